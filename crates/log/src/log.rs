@@ -1,0 +1,416 @@
+//! Reading and writing a log: the edge where the decisions of [`crate::decide`] meet a store that fails.
+//!
+//! Everything is tried several times with growing delays. An append is the delicate one: its answer may be
+//! lost, so it is settled by reading back, and only ever repeated with the same bytes.
+//!
+//! Invariants kept here:
+//!
+//! - **2**: entry N+1 is appended only over entry N, by the attempt that wrote N (or started at N); two
+//!   attempts can't both append the same number. An attempt whose append ended without success appends no
+//!   more.
+//! - **3**: a [`Committed`] is made only for an entry that is known to exist and to be durable.
+//! - **10**: entries of a format that this build doesn't know are not acted upon.
+
+mod objects;
+mod start;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use highwater_env::Env;
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStoreExt, PutMode};
+
+use crate::decide::{Appended, Committed, Outcome, ReadBack, after_append};
+use crate::entry::{Body, Entry, FORMAT};
+use crate::error::{AppendError, Damage, LogError, Why};
+use crate::facts::{Facts, Found, examine};
+use crate::store::Store;
+use crate::{names, record};
+
+pub use start::Started;
+
+/// How many requests to the store are under way at once when many are needed.
+const AT_ONCE: usize = 16;
+
+/// How often something is tried, and how long is waited between.
+#[derive(Clone, Copy, Debug)]
+pub struct Retry {
+    /// How often in all.
+    pub tries: u32,
+    /// The first delay; each one is twice as long as the one before.
+    pub first: Duration,
+    /// The longest delay.
+    pub longest: Duration,
+}
+
+impl Default for Retry {
+    /// Gives up after about eight seconds of delays.
+    fn default() -> Self {
+        let (first, longest) = (Duration::from_millis(20), Duration::from_secs(2));
+        Retry { tries: 10, first, longest }
+    }
+}
+
+/// The commit log of one job.
+#[derive(Debug)]
+pub struct Log {
+    store: Store,
+    root: Path,
+    env: Arc<dyn Env>,
+    job: String,
+    retry: Retry,
+    own: Mutex<Own>,
+}
+
+/// A request to the store.
+type Request<'a, T> = futures::future::BoxFuture<'a, object_store::Result<T>>;
+
+/// What this process may append.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Own {
+    /// Nothing: no attempt was started.
+    Nothing,
+    /// The entry after `tail`, as part of `attempt`.
+    After { attempt: u64, tail: u64 },
+    /// Nothing any more: an append is under way, or ended without success.
+    Sent,
+}
+
+/// An append that came to no end.
+#[derive(Debug)]
+enum Failed {
+    Fenced { by: String },
+    Unavailable { tries: u32, why: String },
+}
+
+/// The tries of one request.
+struct Tries<'a> {
+    log: &'a Log,
+    made: u32,
+}
+
+impl Tries<'_> {
+    /// Waits for the next try; false if there is none.
+    async fn again(&mut self) -> bool {
+        self.made += 1;
+        let Retry { tries, first, longest } = self.log.retry;
+        if self.made >= tries {
+            return false;
+        }
+        let delay = first.saturating_mul(1 << (self.made - 1).min(20)).min(longest);
+        // Between half of it and all, so that many workers don't come back at the same instant.
+        let part = (self.log.env.random() % 1024) as u32;
+        self.log.env.sleep(delay / 2 + delay / 2048 * part).await;
+        true
+    }
+}
+
+impl Log {
+    /// The log of `job` under `root` in `store`.
+    pub fn new(store: Store, root: Path, env: Arc<dyn Env>, job: &str) -> Self {
+        let (retry, own) = (Retry::default(), Mutex::new(Own::Nothing));
+        Log { store, root, env, job: job.to_owned(), retry, own }
+    }
+
+    /// The same, with other delays.
+    #[must_use]
+    pub fn with_retry(self, retry: Retry) -> Self {
+        Log { retry, ..self }
+    }
+
+    /// Reads every entry, and makes sure that what was read is durable.
+    ///
+    /// # Errors
+    ///
+    /// If the store can't be read, or the log is another job's. Damage is no error but a fact.
+    pub async fn read(&self) -> Result<Facts, LogError> {
+        self.read_again(&Facts::default()).await
+    }
+
+    /// Like [`Log::read`], but takes whole entries that are still there from `known`: entries never change.
+    async fn read_again(&self, known: &Facts) -> Result<Facts, LogError> {
+        let listed = self.list(names::LOG).await?;
+        let mut numbers = Vec::new();
+        for name in listed {
+            match names::entry_number(&name) {
+                Some(number) => numbers.push(number),
+                None => tracing::warn!(%name, "a file in the log's folder is no entry; left alone"),
+            }
+        }
+        let mut entries: BTreeMap<u64, Found> = BTreeMap::new();
+        let (again, new): (Vec<u64>, Vec<u64>) =
+            numbers.into_iter().partition(|number| known.sound(*number).is_some());
+        for number in again {
+            if let Some(entry) = known.sound(number) {
+                entries.insert(number, Found::Sound(Box::new(entry.clone())));
+            }
+        }
+        // Not a closure in the stream: it would keep this future from being `Send`.
+        let reads: Vec<_> = new.into_iter().map(|number| self.read_numbered(number)).collect();
+        let mut found = stream::iter(reads).buffer_unordered(AT_ONCE);
+        while let Some((number, found)) = found.try_next().await? {
+            // Nothing there: collected since it was listed.
+            if let Some(found) = found {
+                entries.insert(number, found);
+            }
+        }
+        let facts = Facts { entries };
+        // All entries are in one directory, and each was synced before it got its name.
+        if let Some(tail) = facts.tail() {
+            self.make_durable(&names::entry(tail)).await?;
+        }
+        Ok(facts)
+    }
+
+    /// What is at one number.
+    async fn read_entry(&self, number: u64) -> Result<Option<Found>, LogError> {
+        let name = names::entry(number);
+        match self.fetch(&name).await? {
+            Some(bytes) => self.judge(&bytes, number).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn read_numbered(&self, number: u64) -> Result<(u64, Option<Found>), LogError> {
+        Ok((number, self.read_entry(number).await?))
+    }
+
+    /// What these bytes, found at `number`, are.
+    fn judge(&self, bytes: &[u8], number: u64) -> Result<Found, LogError> {
+        let path = self.shown(&names::entry(number));
+        let found = examine(bytes, number, &path);
+        match &found {
+            Found::Sound(entry) if entry.job != self.job => {
+                let (found, expected) = (entry.job.clone(), self.job.clone());
+                Err(LogError::OtherJob { path, found, expected })
+            }
+            _ => Ok(found),
+        }
+    }
+
+    /// Knowledge that the checkpoint at `number` is committed, from the store itself.
+    ///
+    /// # Errors
+    ///
+    /// If the store can't be read, or there is no such checkpoint.
+    pub async fn committed(&self, number: u64) -> Result<Committed, LogError> {
+        let name = names::entry(number);
+        let damage = |why| LogError::Damaged(Damage { path: self.shown(&name), why, kind: None });
+        match self.read_entry(number).await? {
+            Some(Found::Sound(entry)) if entry.checkpoint().is_some() => {
+                self.make_durable(&name).await?;
+                Ok(Committed::new(number))
+            }
+            Some(Found::Sound(entry)) => {
+                Err(damage(Why::Malformed(format!("{}, not a checkpoint", entry.describe()))))
+            }
+            Some(Found::Damaged(damage)) => Err(LogError::Damaged(damage)),
+            None => Err(damage(Why::Missing)),
+        }
+    }
+
+    /// A checkpoint entry of this log's attempt, as far as the log knows what to fill in: format, number,
+    /// nonce, attempt and job.
+    ///
+    /// # Panics
+    ///
+    /// If no attempt was started here, or its last append didn't succeed (invariant 2).
+    pub fn next_entry(&self, checkpoint: crate::entry::CheckpointEntry) -> Entry {
+        let Own::After { attempt, tail } = self.own() else {
+            panic!("invariant 2: only an attempt that goes on has a next entry");
+        };
+        self.entry(tail + 1, attempt, Body::Checkpoint(Box::new(checkpoint)))
+    }
+
+    /// Appends a checkpoint: the commit point. After an error the attempt must end.
+    ///
+    /// # Errors
+    ///
+    /// If another attempt has taken over, or the store doesn't say whether the entry was written.
+    ///
+    /// # Panics
+    ///
+    /// If the entry isn't a checkpoint of the attempt started here, or not the next one (invariant 2).
+    pub async fn append(&self, entry: &Entry) -> Result<Committed, AppendError> {
+        let name = names::entry(entry.number);
+        let bytes = self.encode(&name, entry)?;
+        // Taken before sending: if the caller drops this future, the outcome stays unknown.
+        match std::mem::replace(&mut *self.lock(), Own::Sent) {
+            Own::After { attempt, tail } => {
+                let whose = entry.attempt == attempt && entry.job == self.job;
+                let next = entry.number == tail + 1 && entry.format == FORMAT;
+                assert!(
+                    whose && next && entry.checkpoint().is_some() && entry.absurdity().is_none(),
+                    "invariant 2: {} can't follow entry {tail} of attempt {attempt}",
+                    entry.describe()
+                );
+            }
+            Own::Nothing => panic!("invariant 2: only a started attempt appends"),
+            Own::Sent => return Err(AppendError::Ended),
+        }
+        match self.send(entry, &bytes).await? {
+            Ok(()) => {
+                let (attempt, tail) = (entry.attempt, entry.number);
+                *self.lock() = Own::After { attempt, tail };
+                Ok(Committed::new(entry.number))
+            }
+            Err(Failed::Fenced { by }) => Err(AppendError::Fenced { path: self.shown(&name), by }),
+            Err(Failed::Unavailable { tries, why }) => {
+                Err(AppendError::Unavailable { path: self.shown(&name), tries, why })
+            }
+        }
+    }
+
+    /// Writes an entry, and settles whether it is there.
+    async fn send(&self, entry: &Entry, bytes: &Bytes) -> Result<Result<(), Failed>, LogError> {
+        let name = names::entry(entry.number);
+        let path = self.path(&name)?;
+        let mut tries = Tries { log: self, made: 0 };
+        loop {
+            let put = PutMode::Create.into();
+            let put = self.store.objects().put_opts(&path, bytes.clone().into(), put).await;
+            let (outcome, mut why) = match put {
+                Ok(_) => (Outcome::Written, String::new()),
+                Err(error @ object_store::Error::AlreadyExists { .. }) => {
+                    (Outcome::AlreadyExists, error.to_string())
+                }
+                Err(error) => (Outcome::Unknown, error.to_string()),
+            };
+            let read_back = match outcome {
+                Outcome::Written => ReadBack::Nothing,
+                _ => match self.fetch_once(&path).await {
+                    Ok(Some(bytes)) => {
+                        let path = self.shown(&name);
+                        ReadBack::Something(examine(&bytes, entry.number, &path))
+                    }
+                    Ok(None) => ReadBack::Nothing,
+                    Err(_) => ReadBack::Unreachable,
+                },
+            };
+            match after_append(outcome, &read_back, &entry.nonce) {
+                Appended::Done if outcome == Outcome::Written => return Ok(Ok(())),
+                // It was read, not answered: it may have been named, but not yet synced.
+                Appended::Done => match self.store.make_durable(&path).await {
+                    Ok(()) => return Ok(Ok(())),
+                    Err(error) => why = error.to_string(),
+                },
+                Appended::Fenced => {
+                    let by = match read_back {
+                        ReadBack::Something(Found::Sound(other)) => other.describe(),
+                        ReadBack::Something(Found::Damaged(damage)) => {
+                            format!("something else, which is {}", damage.why)
+                        }
+                        _ => "another entry".to_owned(),
+                    };
+                    return Ok(Err(Failed::Fenced { by }));
+                }
+                Appended::RetrySameBytes => {}
+            }
+            tracing::warn!(%name, %why, "an append was not answered with success; trying again");
+            if !tries.again().await {
+                return Ok(Err(Failed::Unavailable { tries: tries.made, why }));
+            }
+        }
+    }
+
+    fn entry(&self, number: u64, attempt: u64, body: Body) -> Entry {
+        let (nonce, job) = (self.random_hex(), self.job.clone());
+        Entry { format: FORMAT, number, nonce, attempt, job, body }
+    }
+
+    /// 128 random bits.
+    fn random_hex(&self) -> String {
+        format!("{:016x}{:016x}", self.env.random(), self.env.random())
+    }
+
+    fn encode<T: serde::Serialize>(&self, name: &str, value: &T) -> Result<Bytes, LogError> {
+        let error = |error: serde_json::Error| LogError::Encode {
+            path: self.shown(name),
+            why: error.to_string(),
+        };
+        Ok(record::encode(value).map_err(error)?.into())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Own> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn own(&self) -> Own {
+        *self.lock()
+    }
+
+    /// Where `name` is in the store.
+    fn path(&self, name: &str) -> Result<Path, LogError> {
+        let full = if self.root.as_ref().is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}/{name}", self.root)
+        };
+        Path::parse(full)
+            .map_err(|error| LogError::Name { name: name.to_owned(), why: error.to_string() })
+    }
+
+    /// `name` as people know it.
+    fn shown(&self, name: &str) -> String {
+        self.path(name).map_or_else(|_| name.to_owned(), |path| self.store.shown(&path))
+    }
+
+    /// The names below the job's root in one folder.
+    async fn list(&self, folder: &'static str) -> Result<Vec<String>, LogError> {
+        let prefix = self.path(folder)?;
+        let list =
+            || self.store.objects().list(Some(&prefix)).try_collect::<Vec<ObjectMeta>>().boxed();
+        let listed = self.retried("list", folder, &list).await?;
+        Ok(listed.into_iter().filter_map(|meta| self.name(&meta.location)).collect())
+    }
+
+    /// The name below the job's root of what is at `path`.
+    fn name(&self, path: &Path) -> Option<String> {
+        let parts: Vec<_> = path.prefix_match(&self.root)?.collect();
+        Some(parts.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join("/"))
+    }
+
+    async fn make_durable(&self, name: &str) -> Result<(), LogError> {
+        let path = self.path(name)?;
+        self.retried("sync", name, &|| self.store.make_durable(&path).boxed()).await
+    }
+
+    /// The content of `name`; none if it isn't there.
+    async fn fetch(&self, name: &str) -> Result<Option<Bytes>, LogError> {
+        let path = self.path(name)?;
+        self.retried("read", name, &|| self.fetch_once(&path).boxed()).await
+    }
+
+    async fn fetch_once(&self, path: &Path) -> object_store::Result<Option<Bytes>> {
+        match self.store.objects().get(path).await {
+            Ok(got) => got.bytes().await.map(Some),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Tries `request`, which may be repeated, until it succeeds.
+    async fn retried<'a, T>(
+        &self,
+        doing: &'static str,
+        name: &str,
+        request: &(dyn Fn() -> Request<'a, T> + Sync),
+    ) -> Result<T, LogError> {
+        let mut tries = Tries { log: self, made: 0 };
+        loop {
+            let error = match request().await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            tracing::warn!(%name, %error, "could not {doing}; trying again");
+            if !tries.again().await {
+                let (path, why) = (self.shown(name), error.to_string());
+                return Err(LogError::Unavailable { doing, path, tries: tries.made, why });
+            }
+        }
+    }
+}

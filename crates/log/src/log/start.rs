@@ -1,0 +1,102 @@
+//! The start of an attempt: taking a number at the end of the log.
+
+use std::collections::BTreeMap;
+
+use crate::decide::{self, Base};
+use crate::entry::{AttemptEntry, Body};
+use crate::error::LogError;
+use crate::facts::{Facts, Found};
+use crate::log::{Failed, Log, Own};
+use crate::names;
+
+/// How often an attempt chooses anew before it gives up. Each time another attempt has moved on, which
+/// nobody does forever without committing, and commits are far apart compared to a look at the log.
+const ROUNDS: u32 = 1000;
+
+/// An attempt that holds its entry.
+#[derive(Clone, Debug)]
+pub struct Started {
+    /// The attempt: the number of its entry.
+    pub attempt: u64,
+    /// The job's identity.
+    pub job_id: String,
+    /// The log up to and including the attempt's own entry.
+    pub facts: Facts,
+}
+
+impl Started {
+    /// What the attempt recovers to; see [`next_base`](crate::next_base).
+    pub fn base(&self, broken: &BTreeMap<u64, String>, exactly_once: bool) -> Base {
+        decide::next_base(&self.facts, self.attempt, broken, exactly_once)
+    }
+}
+
+impl Log {
+    /// Starts an attempt: appends its entry at the end of the log, which fences all earlier attempts.
+    ///
+    /// Until it holds its entry, a number that is taken means: look again, choose again, go on. `fresh`
+    /// forbids recovery from anything before.
+    ///
+    /// # Errors
+    ///
+    /// If the store can't be reached, or the log shows that it isn't this job's or has lost its identity.
+    ///
+    /// # Panics
+    ///
+    /// If an attempt was started from here before: every attempt has a [`Log`] of its own.
+    pub async fn start(&self, workers: u32, fresh: bool) -> Result<Started, LogError> {
+        assert!(self.own() == Own::Nothing, "invariant 2: a log starts one attempt");
+        let mut facts = self.read().await?;
+        for _ in 0..ROUNDS {
+            let number = facts.tail().map_or(0, |tail| tail + 1);
+            let job_id = decide::identity(&facts, fresh)?.unwrap_or_else(|| self.random_hex());
+            let started_ms = self.env.wall_clock_ms();
+            let body = AttemptEntry { job_id: job_id.clone(), started_ms, workers, fresh };
+            let entry = self.entry(number, number, Body::Attempt(body));
+            let name = names::entry(number);
+            let bytes = self.encode(&name, &entry)?;
+            match self.send(&entry, &bytes).await? {
+                Ok(()) => {}
+                Err(Failed::Fenced { by }) => {
+                    tracing::info!(number, by, "the number is taken; choosing again");
+                    facts = self.look_again(&facts, number).await?;
+                    continue;
+                }
+                Err(Failed::Unavailable { tries, why }) => {
+                    let path = self.shown(&name);
+                    return Err(LogError::Unavailable { doing: "write", path, tries, why });
+                }
+            }
+            facts = self.look_again(&facts, number).await?;
+            if !decide::after_start(number, &facts) {
+                tracing::info!(number, "the log has moved on; choosing again");
+                continue;
+            }
+            facts.entries.retain(|other, _| *other < number);
+            facts.entries.insert(number, Found::Sound(Box::new(entry)));
+            *self.lock() = Own::After { attempt: number, tail: number };
+            return Ok(Started { attempt: number, job_id, facts });
+        }
+        let (path, why) = (self.shown(names::LOG), "other attempts keep moving on".to_owned());
+        Err(LogError::Unavailable { doing: "append to", path, tries: ROUNDS, why })
+    }
+
+    /// Reads the log when entry `number` is known to be there, even if a listing doesn't show it yet, nor
+    /// those right below it.
+    async fn look_again(&self, known: &Facts, number: u64) -> Result<Facts, LogError> {
+        let mut facts = self.read_again(known).await?;
+        let mut next = Some(number);
+        while let Some(at) = next {
+            match facts.entries.get(&at) {
+                Some(_) if at < number => break,
+                Some(_) => {}
+                None => {
+                    let Some(found) = self.read_entry(at).await? else { break };
+                    facts.entries.insert(at, found);
+                }
+            }
+            next = at.checked_sub(1);
+        }
+        Ok(facts)
+    }
+}

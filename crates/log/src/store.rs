@@ -1,0 +1,136 @@
+//! The store beneath a log: any object store with put-if-absent, and what makes it durable.
+//!
+//! Cloud stores answer a put when it is durable. A local directory needs more, which is [`LocalStore`]'s;
+//! [`Store`] is the one thing that the log sees, and [`Store::make_durable`] is where they differ. A store
+//! must list what was put before (all of S3, GCS and Azure do).
+
+mod local;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures::TryStreamExt;
+use object_store::ObjectStore;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+
+use crate::error::LogError;
+
+pub use local::LocalStore;
+
+/// An object store, and what its durability takes.
+#[derive(Clone, Debug)]
+pub struct Store {
+    objects: Arc<dyn ObjectStore>,
+    local: Option<Arc<LocalStore>>,
+}
+
+impl Store {
+    /// The store that `location` names: `memory:` for one that ends with the process, otherwise a local
+    /// directory, which is created if it isn't there.
+    ///
+    /// # Errors
+    ///
+    /// If the location can't be used; says why.
+    pub fn open(location: &str) -> Result<Self, LogError> {
+        if location == "memory:" {
+            return Ok(Self::from_objects(Arc::new(InMemory::new())));
+        }
+        let error = |why: String| LogError::Location { location: location.to_owned(), why };
+        if location.is_empty() {
+            return Err(error("it is empty; name a directory, or `memory:`".to_owned()));
+        }
+        let directory = location.strip_prefix("file://").unwrap_or(location);
+        if let Some((scheme, _)) = directory.split_once("://") {
+            let why = format!("this program has no store `{scheme}`; name a local directory");
+            return Err(error(why));
+        }
+        let local = LocalStore::open(&PathBuf::from(directory)).map_err(error)?;
+        Ok(Self::from_local(local))
+    }
+
+    /// A local directory.
+    pub fn from_local(local: LocalStore) -> Self {
+        let local = Arc::new(local);
+        Store { objects: local.clone(), local: Some(local) }
+    }
+
+    /// A store whose puts are durable when they are answered (or need not be).
+    pub fn from_objects(objects: Arc<dyn ObjectStore>) -> Self {
+        Store { objects, local: None }
+    }
+
+    /// The same place, reached through another store, such as one that fails on purpose.
+    #[must_use]
+    pub fn wrap(self, wrapper: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
+        Store { objects: wrapper(self.objects), local: self.local }
+    }
+
+    /// The objects.
+    pub fn objects(&self) -> &Arc<dyn ObjectStore> {
+        &self.objects
+    }
+
+    /// Makes sure that `path`, which was merely found to be there, survives a loss of power: the process
+    /// that wrote it may have died before that.
+    ///
+    /// # Errors
+    ///
+    /// If that can't be made sure of.
+    pub async fn make_durable(&self, path: &Path) -> object_store::Result<()> {
+        match &self.local {
+            Some(local) => local.make_durable(path).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Files under `prefix` that a process left half written, or is writing at the moment. They are never
+    /// listed as objects.
+    ///
+    /// # Errors
+    ///
+    /// If the store can't be listed.
+    pub async fn temporaries(&self, prefix: &Path) -> object_store::Result<Vec<Path>> {
+        match &self.local {
+            Some(local) => local.temporaries(prefix).try_collect().await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// `path` as people know it.
+    pub fn shown(&self, path: &Path) -> String {
+        match &self.local {
+            Some(local) => local.shown(path),
+            None => path.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locations_that_cannot_be_used_say_why() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        std::fs::write(&file, "x").unwrap();
+        let inside = file.join("x");
+        for (location, why) in [
+            ("", "empty"),
+            ("s3://bucket/x", "no store `s3`"),
+            (file.to_str().unwrap(), "not a directory"),
+            (inside.to_str().unwrap(), "can't be created"),
+        ] {
+            let error = Store::open(location).unwrap_err().to_string();
+            assert!(error.contains(why) && error.contains(location), "{error}");
+        }
+        assert!(Store::open("memory:").is_ok());
+        let new = directory.path().join("a/b");
+        assert!(Store::open(new.to_str().unwrap()).is_ok());
+        assert!(new.is_dir());
+        assert_eq!(std::fs::read_dir(&new).unwrap().count(), 0);
+        let url = format!("file://{}", new.display());
+        assert!(Store::open(&url).is_ok());
+    }
+}

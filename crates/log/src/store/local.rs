@@ -1,0 +1,405 @@
+//! A local directory as a store whose puts survive a loss of power.
+//!
+//! [`LocalFileSystem`] reads, lists and deletes. Its puts aren't durable, so they are done here: the bytes
+//! go to a temporary file beside the final name and are synced; then it is linked to the final name (which
+//! fails if that exists) or renamed over it; then the directory is synced. A reader therefore sees a whole
+//! file or none, and an answered put is there after a crash of the machine.
+//!
+//! Invariants kept here (of this module):
+//!
+//! - **L1**: a name appears only with all of its bytes, already synced.
+//! - **L2**: when a put is answered, the directory that holds the name is synced, and so is every directory
+//!   above, up to the store's own.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::stream::{BoxStream, StreamExt, TryStreamExt};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{
+    CopyMode, CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    Result,
+};
+
+/// What the name of a temporary file begins with. Such files are never listed.
+const TEMPORARY: &str = ".tmp-";
+
+const STORE: &str = "LocalStore";
+
+/// A local directory as a durable store.
+#[derive(Clone, Debug)]
+pub struct LocalStore {
+    files: LocalFileSystem,
+    disk: Arc<Disk>,
+}
+
+/// The part that writes.
+#[derive(Debug)]
+struct Disk {
+    root: PathBuf,
+    /// Directories that this process knows to be durable in their parents (L2).
+    durable: Mutex<HashSet<PathBuf>>,
+    /// Makes the names of temporary files differ.
+    count: AtomicU64,
+}
+
+impl std::fmt::Display for LocalStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{STORE}({})", self.disk.root.display())
+    }
+}
+
+impl LocalStore {
+    /// The store in `directory`, which is created if need be.
+    ///
+    /// # Errors
+    ///
+    /// Why the directory can't be used, in words.
+    pub fn open(directory: &FilePath) -> std::result::Result<Self, String> {
+        if directory.exists() && !directory.is_dir() {
+            return Err("it is not a directory; name one, or a place where one can be made".into());
+        }
+        let disk = Disk {
+            root: std::path::absolute(directory).map_err(|error| error.to_string())?,
+            durable: Mutex::default(),
+            count: AtomicU64::new(0),
+        };
+        disk.make_directories(&disk.root, FilePath::new("/")).map_err(|error| {
+            format!("the directory can't be created: {error}; create it, or check the permissions")
+        })?;
+        // Whoever made the directory may have died before that was durable. Who may not read its parent
+        // didn't make it.
+        if let Some(parent) = disk.root.parent() {
+            sync_directory(parent).ok();
+        }
+        // Resolved only now: what doesn't exist can't be.
+        let root = disk.root.canonicalize().map_err(|error| error.to_string())?;
+        let disk = Disk { root, ..disk };
+        disk.write_temporary("probe", &PutPayload::from_static(b"")).map_err(|error| {
+            format!("it can't be written: {error}; check its permissions and the space left")
+        })?;
+        let files = LocalFileSystem::new_with_prefix(&disk.root).map_err(|e| e.to_string())?;
+        Ok(LocalStore { files, disk: Arc::new(disk) })
+    }
+
+    /// See [`Store::make_durable`](super::Store::make_durable).
+    pub(super) async fn make_durable(&self, path: &Path) -> Result<()> {
+        let file = self.files.path_to_filesystem(path)?;
+        let disk = self.disk.clone();
+        blocking(path, move || {
+            File::open(&file)?.sync_all()?;
+            let directory = disk.parent(&file)?;
+            disk.make_directories(directory, &disk.root)?;
+            sync_directory(directory)
+        })
+        .await
+    }
+
+    /// See [`Store::temporaries`](super::Store::temporaries).
+    pub(super) fn temporaries(&self, prefix: &Path) -> BoxStream<'static, Result<Path>> {
+        let all = self.files.list(Some(prefix)).map_ok(|meta| meta.location);
+        all.try_filter(|path| std::future::ready(is_temporary(path))).boxed()
+    }
+
+    /// The file that `path` is.
+    pub(super) fn shown(&self, path: &Path) -> String {
+        match self.files.path_to_filesystem(path) {
+            Ok(file) => file.display().to_string(),
+            Err(_) => path.to_string(),
+        }
+    }
+}
+
+impl Disk {
+    fn parent<'a>(&self, file: &'a FilePath) -> io::Result<&'a FilePath> {
+        let inside = |parent: &&FilePath| parent.starts_with(&self.root);
+        let outside = || io::Error::new(ErrorKind::InvalidInput, "it is outside of the store");
+        file.parent().filter(inside).ok_or_else(outside)
+    }
+
+    /// Makes `directory` exist and be durable, with all above it down from `top` (L2).
+    fn make_directories(&self, directory: &FilePath, top: &FilePath) -> io::Result<()> {
+        let known = |path: &FilePath| {
+            self.durable.lock().unwrap_or_else(PoisonError::into_inner).contains(path)
+        };
+        if directory == top || (known(directory) && directory.is_dir()) {
+            return Ok(());
+        }
+        let Some(parent) = directory.parent() else { return Ok(()) };
+        // What was there before the store is the business of whoever made it.
+        let before = top != self.root && directory.is_dir();
+        if before {
+            return Ok(());
+        }
+        self.make_directories(parent, top)?;
+        match fs::create_dir(directory) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && directory.is_dir() => {}
+            Err(error) => return Err(error),
+        }
+        // Also if it was there: whoever made it may have died before syncing it.
+        sync_directory(parent)?;
+        let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        durable.insert(directory.to_owned());
+        Ok(())
+    }
+
+    /// Writes and removes a temporary file in the root, to see whether that can be done.
+    fn write_temporary(&self, name: &str, payload: &PutPayload) -> io::Result<()> {
+        let (path, _file) = self.temporary(&self.root, name, payload)?;
+        fs::remove_file(path)
+    }
+
+    /// A synced temporary file with these bytes.
+    fn temporary(
+        &self,
+        directory: &FilePath,
+        name: &str,
+        payload: &PutPayload,
+    ) -> io::Result<(PathBuf, File)> {
+        loop {
+            let count = self.count.fetch_add(1, Ordering::Relaxed);
+            let process = std::process::id();
+            let path = directory.join(format!("{TEMPORARY}{name}-{process}-{count}"));
+            let mut file = match File::options().write(true).create_new(true).open(&path) {
+                Ok(file) => file,
+                // Left by an earlier process with the same number.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
+                Err(error) => return Err(error),
+            };
+            let written = payload.iter().try_for_each(|bytes| file.write_all(bytes));
+            return match written.and_then(|()| file.sync_all()) {
+                Ok(()) => Ok((path, file)),
+                Err(error) => {
+                    fs::remove_file(&path).ok();
+                    Err(error)
+                }
+            };
+        }
+    }
+
+    fn put(&self, file: &FilePath, payload: &PutPayload, create: bool) -> io::Result<()> {
+        let directory = self.parent(file)?;
+        self.make_directories(directory, &self.root)?;
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let (temporary, _file) = self.temporary(directory, &name, payload)?;
+        // L1: from here on the bytes are on the disk.
+        let named = if create {
+            fs::hard_link(&temporary, file).map_err(explain_link)
+        } else {
+            fs::rename(&temporary, file)
+        };
+        if create || named.is_err() {
+            // If that fails, it stays behind, unlisted.
+            fs::remove_file(&temporary).ok();
+        }
+        named?;
+        // L2
+        sync_directory(directory)
+    }
+}
+
+fn explain_link(error: io::Error) -> io::Error {
+    match error.kind() {
+        ErrorKind::Unsupported | ErrorKind::PermissionDenied => io::Error::new(
+            error.kind(),
+            format!("{error} (the file system must have hard links; use another one if it hasn't)"),
+        ),
+        _ => error,
+    }
+}
+
+fn sync_directory(directory: &FilePath) -> io::Result<()> {
+    // Elsewhere a directory can't be opened as a file, and its entries are durable with the file.
+    if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
+}
+
+fn is_temporary(path: &Path) -> bool {
+    path.filename().is_some_and(|name| name.starts_with(TEMPORARY))
+}
+
+/// Runs what waits for the disk off the threads that run tasks, if there are such.
+///
+/// This is what [`LocalFileSystem`] does for reads. It can't go through the environment, which a store
+/// doesn't have; a simulated world has no tokio runtime and no local store.
+async fn blocking<T: Send + 'static>(
+    path: &Path,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T> {
+    let done = match tokio::runtime::Handle::try_current() {
+        #[allow(clippy::disallowed_methods, reason = "see above")]
+        Ok(_) => tokio::task::spawn_blocking(work).await?,
+        Err(_) => work(),
+    };
+    done.map_err(|source| {
+        let (path, kind) = (path.to_string(), source.kind());
+        let source = Box::new(source);
+        match kind {
+            ErrorKind::AlreadyExists => object_store::Error::AlreadyExists { path, source },
+            ErrorKind::NotFound => object_store::Error::NotFound { path, source },
+            ErrorKind::PermissionDenied => object_store::Error::PermissionDenied { path, source },
+            _ => object_store::Error::Generic { store: STORE, source },
+        }
+    })
+}
+
+fn not_implemented(operation: &str) -> object_store::Error {
+    object_store::Error::NotImplemented { operation: operation.into(), implementer: STORE.into() }
+}
+
+#[async_trait::async_trait]
+impl ObjectStore for LocalStore {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
+        let create = match options.mode {
+            PutMode::Create => true,
+            PutMode::Overwrite => false,
+            PutMode::Update(_) => return Err(not_implemented("a put with `PutMode::Update`")),
+        };
+        if !options.attributes.is_empty() {
+            return Err(not_implemented("a put with attributes"));
+        }
+        let file = self.files.path_to_filesystem(location)?;
+        let disk = self.disk.clone();
+        blocking(location, move || disk.put(&file, &payload, create)).await?;
+        Ok(PutResult { e_tag: None, version: None })
+    }
+
+    /// Refused: objects are written whole, and nothing here is so large that it can't be.
+    async fn put_multipart_opts(
+        &self,
+        _location: &Path,
+        _options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        let source = "a put in several parts; put the whole object at once".into();
+        Err(object_store::Error::NotSupported { source })
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.files.get_opts(location, options).await
+    }
+
+    async fn get_ranges(
+        &self,
+        location: &Path,
+        ranges: &[std::ops::Range<u64>],
+    ) -> Result<Vec<bytes::Bytes>> {
+        self.files.get_ranges(location, ranges).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        self.files.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let all = self.files.list(prefix);
+        all.try_filter(|meta| std::future::ready(!is_temporary(&meta.location))).boxed()
+    }
+
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        let all = self.files.list_with_offset(prefix, offset);
+        all.try_filter(|meta| std::future::ready(!is_temporary(&meta.location))).boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        let mut listed = self.files.list_with_delimiter(prefix).await?;
+        listed.objects.retain(|meta| !is_temporary(&meta.location));
+        Ok(listed)
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        let bytes = self.get(from).await?.bytes().await?;
+        let mode = match options.mode {
+            CopyMode::Overwrite => PutMode::Overwrite,
+            CopyMode::Create => PutMode::Create,
+        };
+        self.put_opts(to, bytes.into(), mode.into()).await?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> T {
+        let env = highwater_env::RealEnv::new().unwrap();
+        highwater_env::block_on(&env, task)
+    }
+
+    #[test]
+    fn puts_are_whole_listed_and_leave_nothing_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = LocalStore::open(directory.path()).unwrap();
+        let root = directory.path().to_owned();
+        run(async move {
+            let path = Path::from("a/b/c");
+            let create = || PutOptions::from(PutMode::Create);
+            store.put_opts(&path, "one".into(), create()).await.unwrap();
+            let again = store.put_opts(&path, "two".into(), create()).await;
+            assert!(matches!(again, Err(object_store::Error::AlreadyExists { .. })), "{again:?}");
+            assert_eq!(store.get(&path).await.unwrap().bytes().await.unwrap(), "one");
+            store.put(&path, "three".into()).await.unwrap();
+            assert_eq!(store.get(&path).await.unwrap().bytes().await.unwrap(), "three");
+            store.make_durable(&path).await.unwrap();
+            let gone = store.make_durable(&Path::from("a/x")).await;
+            assert!(matches!(gone, Err(object_store::Error::NotFound { .. })), "{gone:?}");
+            store.copy_if_not_exists(&path, &Path::from("d")).await.unwrap();
+            let copied = store.copy_if_not_exists(&path, &Path::from("d")).await;
+            assert!(matches!(copied, Err(object_store::Error::AlreadyExists { .. })));
+            let files: Vec<_> = fs::read_dir(root.join("a/b")).unwrap().collect();
+            assert_eq!(files.len(), 1);
+            // A directory that is removed behind the store's back is made again.
+            fs::remove_dir_all(root.join("a")).unwrap();
+            store.put(&path, "four".into()).await.unwrap();
+            assert!(store.put_multipart(&path).await.is_err());
+        });
+    }
+
+    #[test]
+    fn temporary_files_are_not_listed() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = LocalStore::open(directory.path()).unwrap();
+        fs::create_dir(directory.path().join("a")).unwrap();
+        fs::write(directory.path().join("a/.tmp-x-1-1"), "half").unwrap();
+        run(async move {
+            store.put(&Path::from("a/x"), "whole".into()).await.unwrap();
+            let prefix = Path::from("a");
+            let listed: Vec<_> = store.list(Some(&prefix)).try_collect().await.unwrap();
+            assert_eq!(listed.len(), 1);
+            let after = store.list_with_offset(Some(&prefix), &Path::from("a/"));
+            assert_eq!(after.try_collect::<Vec<_>>().await.unwrap().len(), 1);
+            let shallow = store.list_with_delimiter(Some(&prefix)).await.unwrap();
+            assert_eq!(shallow.objects.len(), 1);
+            let temporaries: Vec<_> = store.temporaries(&prefix).try_collect().await.unwrap();
+            assert_eq!(temporaries, [Path::from("a/.tmp-x-1-1")]);
+        });
+    }
+
+    #[test]
+    fn works_without_a_runtime() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = LocalStore::open(directory.path()).unwrap();
+        let path = Path::from("x");
+        let mut put = std::pin::pin!(store.put(&path, "one".into()));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(put.as_mut().poll(&mut context).is_ready());
+    }
+}

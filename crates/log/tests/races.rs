@@ -1,0 +1,261 @@
+//! The races that the protocol answers, each forced by a store that fails or waits at the right moment.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{
+    Fault, Request, TestEnv, body, commit, history, memory, open, open_faulty, run, whole,
+};
+use highwater_log::{AppendError, Base, Log, LogError, ObjectRef, names};
+use object_store::path::Path;
+
+fn manifest() -> ObjectRef {
+    ObjectRef::new("data/m", b"")
+}
+
+#[test]
+fn two_starters_get_two_numbers_and_the_lower_is_fenced() {
+    run(async {
+        let store = memory();
+        let lower = Arc::new(open(&store, 1));
+        let (higher, faulty) = open_faulty(&store, 2);
+        // Both have seen an empty log when the first of them writes.
+        let first = lower.clone();
+        faulty.next(
+            Request::Put,
+            &names::entry(0),
+            Fault::First(Box::pin(async move {
+                assert_eq!(first.start(2, false).await.unwrap().attempt, 0);
+            })),
+        );
+        let started = higher.start(2, false).await.unwrap();
+        assert_eq!((started.attempt, faulty.left()), (1, 0));
+        let first = lower.next_entry(body(None, manifest()));
+        let error = lower.append(&first).await.unwrap_err();
+        assert!(matches!(&error, AppendError::Fenced { by, .. } if by.contains("attempt 1")));
+        assert!(error.to_string().contains(&names::entry(1)), "{error}");
+        assert!(matches!(lower.append(&first).await, Err(AppendError::Ended)));
+        assert_eq!(commit(&higher, 1, None, |_| {}).await.unwrap().number(), 2);
+        // One log, one identity, whoever was first.
+        let facts = higher.read().await.unwrap();
+        let ids: Vec<&str> = facts
+            .all_sound()
+            .filter_map(|entry| entry.started())
+            .map(|started| started.job_id.as_str())
+            .collect();
+        assert_eq!(ids, [&started.job_id, &started.job_id]);
+    });
+}
+
+#[test]
+fn a_starter_overtaken_before_its_look_back_stays_fenced() {
+    run(async {
+        let store = memory();
+        let (lower, faulty) = open_faulty(&store, 1);
+        let higher = Arc::new(open(&store, 2));
+        // The look back reads the entry just written.
+        let second = higher.clone();
+        faulty.next(
+            Request::Get,
+            &names::entry(0),
+            Fault::First(Box::pin(async move {
+                assert_eq!(second.start(2, false).await.unwrap().attempt, 1);
+            })),
+        );
+        assert_eq!(lower.start(2, false).await.unwrap().attempt, 0);
+        let error = commit(&lower, 0, None, |_| {}).await.unwrap_err();
+        assert!(matches!(error, AppendError::Fenced { .. }), "{error}");
+        commit(&higher, 1, None, |_| {}).await.unwrap();
+    });
+}
+
+#[test]
+fn lost_answers_are_successes() {
+    run(async {
+        let store = memory();
+        let (log, faulty) = open_faulty(&store, 1);
+        faulty.next(Request::Put, &names::entry(0), Fault::Answer);
+        assert_eq!(log.start(2, false).await.unwrap().attempt, 0);
+        faulty.next(Request::Put, &names::entry(1), Fault::Answer);
+        assert_eq!(commit(&log, 0, None, |_| {}).await.unwrap().number(), 1);
+        assert_eq!(faulty.sent(&names::entry(1)).len(), 1);
+        // The answer is lost, and reading back fails: sent again, it is found to be there.
+        faulty.next(Request::Put, &names::entry(2), Fault::Answer);
+        faulty.next(Request::Get, &names::entry(2), Fault::Before);
+        assert_eq!(commit(&log, 0, Some(1), |_| {}).await.unwrap().number(), 2);
+        let sent = faulty.sent(&names::entry(2));
+        assert!(sent.len() == 2 && sent[0] == sent[1]);
+        // An object whose answer is lost.
+        faulty.next(Request::Put, "data/", Fault::Answer);
+        assert_eq!(commit(&log, 0, Some(2), |_| {}).await.unwrap().number(), 3);
+        assert_eq!((log.read().await.unwrap().tail(), faulty.left()), (Some(3), 0));
+    });
+}
+
+#[test]
+fn failures_without_effect_are_retried_with_the_same_bytes() {
+    run(async {
+        let (log, faulty) = open_faulty(&memory(), 1);
+        for number in 0..2 {
+            faulty.next(Request::Put, &names::entry(number), Fault::Before);
+            faulty.next(Request::Put, &names::entry(number), Fault::Before);
+        }
+        history(&log, 1).await;
+        for number in 0..2 {
+            let sent = faulty.sent(&names::entry(number));
+            assert_eq!(sent.len(), 3);
+            assert!(sent.iter().all(|bytes| *bytes == sent[0]));
+        }
+    });
+}
+
+#[test]
+fn a_store_that_never_answers_ends_the_attempt() {
+    run(async {
+        let (store, env) = (memory(), TestEnv::new(1));
+        let faulty = common::Faulty::over(&store);
+        let through = faulty.clone();
+        let root = Path::from("jobs/flights");
+        let log = Log::new(store.wrap(move |_| through), root, env.clone(), "flights");
+        log.start(2, false).await.unwrap();
+        for _ in 0..10 {
+            faulty.next(Request::Put, &names::entry(1), Fault::Before);
+        }
+        let entry = log.next_entry(body(None, manifest()));
+        let error = log.append(&entry).await.unwrap_err();
+        assert!(matches!(error, AppendError::Unavailable { tries: 10, .. }), "{error}");
+        let slept = env.slept_ms();
+        assert!((1_000..10_000).contains(&slept), "{slept}");
+        // The store is back, but the attempt is over.
+        assert!(matches!(log.append(&entry).await, Err(AppendError::Ended)));
+        for _ in 0..10 {
+            faulty.next(Request::List, "", Fault::Before);
+        }
+        let error = log.read().await.unwrap_err();
+        assert!(matches!(error, LogError::Unavailable { doing: "list", .. }), "{error}");
+    });
+}
+
+#[test]
+fn an_append_that_was_dropped_has_no_known_outcome() {
+    run(async {
+        let (log, faulty) = open_faulty(&memory(), 1);
+        log.start(2, false).await.unwrap();
+        let entry = log.next_entry(body(None, manifest()));
+        faulty.next(Request::Put, &names::entry(1), Fault::Hang);
+        {
+            let mut append = std::pin::pin!(log.append(&entry));
+            assert!(futures::poll!(append.as_mut()).is_pending());
+        }
+        assert!(matches!(log.append(&entry).await, Err(AppendError::Ended)));
+    });
+}
+
+#[test]
+fn a_zombie_finds_no_free_number_after_collection() {
+    run(async {
+        let store = memory();
+        let zombie = open(&store, 1);
+        history(&zombie, 3).await;
+        let log = open(&store, 2);
+        let started = log.start(2, false).await.unwrap();
+        assert_eq!(started.base(&whole(), true), Base::Checkpoint(3));
+        let mut previous = 3;
+        for _ in 0..3 {
+            let garbage: Vec<String> = (0..=previous).map(names::entry).collect();
+            let change = |entry: &mut highwater_log::CheckpointEntry| {
+                entry.garbage = garbage.clone();
+            };
+            previous = commit(&log, 4, Some(previous), change).await.unwrap().number();
+            // Even a list that names the attempts' entries takes only checkpoints.
+            assert_eq!(log.delete(&garbage).await.unwrap(), Vec::<String>::new());
+        }
+        let left: Vec<u64> = log.read().await.unwrap().entries.into_keys().collect();
+        assert_eq!(left, [0, 4, 7]);
+        let error = commit(&zombie, 0, Some(3), |_| {}).await.unwrap_err();
+        assert!(matches!(error, AppendError::Fenced { .. }), "{error}");
+    });
+}
+
+#[test]
+fn a_starter_that_slept_through_a_collection_does_not_settle_in_the_hole() {
+    run(async {
+        let store = memory();
+        let running = Arc::new(open(&store, 1));
+        history(&running, 1).await;
+        let (late, faulty) = open_faulty(&store, 2);
+        // It has seen 1 as the tail and is about to write 2. Meanwhile 2 to 4 commit and 1 to 3 go.
+        let other = running.clone();
+        faulty.next(
+            Request::Put,
+            &names::entry(2),
+            Fault::First(Box::pin(async move {
+                for previous in 1..4 {
+                    commit(&other, 0, Some(previous), |_| {}).await.unwrap();
+                }
+                let garbage = [1, 2, 3].map(names::entry);
+                assert!(other.delete(&garbage).await.unwrap().is_empty());
+            })),
+        );
+        let started = late.start(2, false).await.unwrap();
+        assert_eq!((started.attempt, faulty.left()), (5, 0));
+        assert_eq!(started.base(&whole(), true), Base::Checkpoint(4));
+        let error = commit(&running, 0, Some(4), |_| {}).await.unwrap_err();
+        assert!(matches!(error, AppendError::Fenced { .. }), "{error}");
+        assert_eq!(commit(&late, 5, Some(4), |_| {}).await.unwrap().number(), 6);
+    });
+}
+
+#[test]
+fn stale_and_failed_lists_are_seen_through() {
+    run(async {
+        let store = memory();
+        history(&open(&store, 1), 3).await;
+        let (log, faulty) = open_faulty(&store, 2);
+        faulty.next(Request::List, "log", Fault::Before);
+        // The first list that succeeds shows neither of the newest two.
+        faulty.next(Request::List, &names::entry(2), Fault::Hidden);
+        faulty.next(Request::List, &names::entry(3), Fault::Hidden);
+        let started = log.start(2, false).await.unwrap();
+        assert_eq!(started.attempt, 4);
+        assert_eq!(started.base(&whole(), true), Base::Checkpoint(3));
+        // The list after writing doesn't show the newest checkpoint.
+        let (log, faulty) = open_faulty(&store, 3);
+        let hide = faulty.clone();
+        let hidden = async move {
+            hide.next(Request::List, &names::entry(4), Fault::Hidden);
+            hide.next(Request::List, &names::entry(3), Fault::Hidden);
+        };
+        faulty.next(Request::Put, &names::entry(5), Fault::First(Box::pin(hidden)));
+        let started = log.start(2, false).await.unwrap();
+        assert_eq!((started.attempt, faulty.left()), (5, 0));
+        assert_eq!(started.base(&whole(), true), Base::Checkpoint(3));
+    });
+}
+
+#[test]
+fn a_local_directory_serves_several_attempts() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = highwater_log::Store::open(directory.path().to_str().unwrap()).unwrap();
+    run(async move {
+        let zombie = open(&store, 1);
+        history(&zombie, 2).await;
+        let (log, faulty) = open_faulty(&store, 2);
+        faulty.next(Request::Put, &names::entry(3), Fault::Answer);
+        let started = log.start(2, false).await.unwrap();
+        assert_eq!(started.attempt, 3);
+        assert_eq!(started.base(&whole(), true), Base::Checkpoint(2));
+        faulty.next(Request::Put, &names::entry(4), Fault::Answer);
+        commit(&log, 3, Some(2), |_| {}).await.unwrap();
+        assert_eq!(log.committed(4).await.unwrap().number(), 4);
+        let error = commit(&zombie, 0, Some(2), |_| {}).await.unwrap_err();
+        assert!(matches!(error, AppendError::Fenced { .. }), "{error}");
+        // An attempt that starts over, and the one after it.
+        let over = open(&store, 3).start(2, true).await.unwrap();
+        assert_eq!(over.base(&whole(), true), Base::Fresh);
+        let after = open(&store, 4).start(2, false).await.unwrap();
+        assert_eq!((after.attempt, after.base(&whole(), true)), (6, Base::Fresh));
+        assert_eq!(after.job_id, started.job_id);
+    });
+}
