@@ -1,0 +1,105 @@
+//! Reading a table's key groups back from an image.
+
+use highwater_codec::ColumnReader;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{Hashing, KeyedTable, Slot, bucket};
+use crate::chain::{LINK_BYTES_MIN, Link, Place};
+use crate::image::{Image, Wanted};
+use crate::section::{self, GroupRows, SectionBatch};
+use crate::StateError;
+
+impl<K, V, H> KeyedTable<K, V, H>
+where
+    K: Clone + Eq + Serialize + DeserializeOwned + 'static,
+    V: Clone + Serialize + DeserializeOwned + 'static,
+    H: Hashing<K>,
+{
+    pub(super) fn restore_image(&mut self, uid: &str, image: &Image) -> Result<u64, StateError> {
+        assert!(self.entries == 0, "only an empty table is restored");
+        for wanted in image.wanted(uid, &self.name, &self.range) {
+            self.restore_section(image, &wanted)?;
+        }
+        Ok(self.entries)
+    }
+
+    fn restore_section(&mut self, image: &Image, wanted: &Wanted<'_>) -> Result<(), StateError> {
+        let head = &wanted.section.head;
+        for rows in &wanted.groups {
+            let index = (rows.group - self.range.start) as usize;
+            let group = &mut self.groups[index];
+            let bytes = wanted.section.bytes * rows.rows / head.rows.max(1);
+            if rows.since == 0 {
+                assert!(group.slots.is_empty(), "image 1: a whole copy comes first");
+                group.slots.reserve(rows.rows as usize, |_| 0);
+            }
+            group.chain.push(Link {
+                place: Place::Restored(wanted.object),
+                interval: head.interval,
+                since: rows.since,
+                bytes: bytes.max(LINK_BYTES_MIN),
+                hashes: Vec::new(),
+                deleted: Vec::new(),
+            });
+        }
+        let object = &image.objects()[wanted.object as usize];
+        for batch in section::read(&self.name, object.section_bytes(wanted.section))? {
+            self.restore_batch(&batch?, head.interval, &wanted.groups)?;
+        }
+        Ok(())
+    }
+
+    fn restore_batch(
+        &mut self,
+        batch: &SectionBatch,
+        interval: u32,
+        groups: &[GroupRows],
+    ) -> Result<(), StateError> {
+        let codec = |source| StateError::Codec { state: self.name.clone(), source };
+        let end = batch.first_row + batch.deleted.len() as u64;
+        let mut touched =
+            groups.iter().filter(|rows| rows.first_row < end && rows.first_row + rows.rows > batch.first_row).peekable();
+        if touched.peek().is_none() {
+            return Ok(());
+        }
+        let keys = ColumnReader::<K>::new(&batch.key.0, &batch.key.1).map_err(codec)?;
+        let values = ColumnReader::<V>::new(&batch.value.0, &batch.value.1).map_err(codec)?;
+        for rows in touched {
+            let group = &mut self.groups[(rows.group - self.range.start) as usize];
+            let link = group.chain.last_mut().expect("pushed before its rows are read");
+            let first = rows.first_row.max(batch.first_row) - batch.first_row;
+            let last = (rows.first_row + rows.rows).min(end) - batch.first_row;
+            for row in first as usize..last as usize {
+                let key = keys.get(row).map_err(codec)?;
+                let lookup = H::lookup(&key);
+                let found = group.slots.entry(
+                    bucket(lookup),
+                    |slot: &Slot<K, V>| slot.key == key,
+                    |slot| bucket(H::lookup(&slot.key)),
+                );
+                if batch.deleted.value(row) {
+                    if let hashbrown::hash_table::Entry::Occupied(slot) = found {
+                        slot.remove();
+                        self.entries -= 1;
+                    }
+                    link.deleted.push(key);
+                    continue;
+                }
+                let value = values.get(row).map_err(codec)?;
+                if rows.since > 0 {
+                    link.hashes.push(lookup);
+                }
+                let slot = Slot { key, value, changed: interval };
+                match found {
+                    hashbrown::hash_table::Entry::Occupied(mut old) => *old.get_mut() = slot,
+                    hashbrown::hash_table::Entry::Vacant(place) => {
+                        place.insert(slot);
+                        self.entries += 1;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
