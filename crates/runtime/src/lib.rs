@@ -1,1 +1,31 @@
-//! runtime
+//! Epochs, checkpoints and recovery on timely dataflow: everything of the engine that knows timely.
+//!
+//! A job comes here as a [`Plan`] of [`Operator`]s, [`connector::Source`]s and [`connector::Sink`]s and is run by
+//! [`run`]. The typed API above makes plans; this crate knows nothing of it.
+//!
+//! - [`time`](Epoch), [`batch`]: what travels. - [`plan`], [`operator`], [`connector`]: what a job is made of.
+//! - `dataflow`: one worker's part of it, on timely. - `recover`, `commit`: the two ends of a checkpoint's life,
+//!   as tasks around the commit log. - [`attempt`]: what they share.
+
+pub mod attempt;
+pub mod batch;
+mod commit;
+pub mod connector;
+mod dataflow;
+mod error;
+pub mod operator;
+pub mod plan;
+mod publish;
+mod recover;
+mod run;
+mod settings;
+mod time;
+
+pub use attempt::Control;
+pub use batch::{Batch, Data, Keyed, Rows, RowsType};
+pub use error::{BoxError, Error};
+pub use operator::{EpochEnd, Operator, OperatorContext, Outputs, Wants, Work};
+pub use plan::{Plan, PlanError};
+pub use run::{Outcome, run};
+pub use settings::Settings;
+pub use time::Epoch;

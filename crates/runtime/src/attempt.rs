@@ -1,0 +1,234 @@
+//! What all workers, tasks and connectors of one attempt share on a process.
+//!
+//! # Invariant
+//!
+//! 6. A failing operator neither returns nor drops capabilities: it reports here ([`Attempt::fail`]) and does nothing more; every
+//!    worker sees the flag before its next step and steps no more, so that no completeness is claimed that isn't there.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use highwater_env::Env;
+
+use crate::connector::Waker;
+use crate::{Error, Settings};
+
+/// One attempt at running a job, on one process.
+pub struct Attempt {
+    /// The number of its entry in the log; 0 if checkpoints are off.
+    pub number: u64,
+    /// How it runs.
+    pub settings: Settings,
+    /// Time, threads and tasks.
+    pub env: Arc<dyn Env>,
+    /// What is counted for people.
+    pub counters: Counters,
+    over: AtomicBool,
+    failure: Mutex<Option<Error>>,
+    ended: Condvar,
+    workers_running: Mutex<usize>,
+    /// Wakes the pacer.
+    pacer: Mutex<Option<Waker>>,
+    stop_requested: AtomicBool,
+    finished: AtomicBool,
+    checkpoint_requested: AtomicBool,
+    settled_interval: AtomicU32,
+    committed_interval: AtomicU32,
+    unpublished: AtomicUsize,
+}
+
+/// What an attempt has done so far, for people.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Records read by sources.
+    pub records_in: AtomicU64,
+    /// Rows handed to sinks.
+    pub records_out: AtomicU64,
+    /// Records restored... as entries of state.
+    pub restored_entries: AtomicU64,
+    /// The present epoch's timestamp.
+    pub epoch: AtomicU64,
+    /// Checkpoints committed.
+    pub checkpoints: AtomicU64,
+    /// Checkpoints that failed and were folded into the next.
+    pub failed_checkpoints: AtomicU64,
+    /// How large the last one was.
+    pub last_checkpoint_bytes: AtomicU64,
+    /// When the last one was committed, in milliseconds of the environment's monotonic clock.
+    pub last_checkpoint_ms: AtomicU64,
+    /// How long the last one took from its freeze to its entry.
+    pub last_checkpoint_took_ms: AtomicU64,
+    /// When the first row came out of an operator before a sink, in microseconds of the monotonic clock; 0 if none did.
+    pub first_row_us: AtomicU64,
+    /// When output was first published.
+    pub first_published_us: AtomicU64,
+}
+
+impl Attempt {
+    pub(crate) fn new(number: u64, settings: Settings, env: Arc<dyn Env>) -> Self {
+        Attempt {
+            number,
+            workers_running: Mutex::new(settings.workers),
+            settings,
+            env,
+            counters: Counters::default(),
+            over: AtomicBool::new(false),
+            failure: Mutex::new(None),
+            ended: Condvar::new(),
+            pacer: Mutex::new(None),
+            stop_requested: AtomicBool::new(false),
+            finished: AtomicBool::new(false),
+            checkpoint_requested: AtomicBool::new(false),
+            settled_interval: AtomicU32::new(0),
+            committed_interval: AtomicU32::new(0),
+            unpublished: AtomicUsize::new(0),
+        }
+    }
+
+    /// Ends the attempt with this error, unless it has ended already.
+    pub fn fail(&self, error: Error) {
+        let mut failure = lock(&self.failure);
+        if self.over.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        *failure = Some(error);
+        drop(failure);
+        let _running = lock(&self.workers_running);
+        self.ended.notify_all();
+    }
+
+    /// Whether the attempt has ended; nobody may act for it any more.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::SeqCst)
+    }
+
+    /// The error with which it ended.
+    pub(crate) fn take_failure(&self) -> Option<Error> {
+        lock(&self.failure).take()
+    }
+
+    /// A worker has come to the regular end of its dataflow.
+    pub(crate) fn worker_done(&self) {
+        *lock(&self.workers_running) -= 1;
+        self.ended.notify_all();
+    }
+
+    /// Waits until every worker is done, or the attempt has failed.
+    pub(crate) fn wait(&self) {
+        let mut running = lock(&self.workers_running);
+        while *running > 0 && !self.is_over() {
+            running = self.ended.wait(running).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    pub(crate) fn set_pacer(&self, waker: Waker) {
+        *lock(&self.pacer) = Some(waker);
+    }
+
+    pub(crate) fn wake_pacer(&self) {
+        if let Some(waker) = &*lock(&self.pacer) {
+            waker.wake();
+        }
+    }
+
+    pub(crate) fn stop_requested(&self) -> bool {
+        self.stop_requested.load(Ordering::SeqCst)
+    }
+
+    /// The last tick was sent because all sources are at their end.
+    pub(crate) fn set_finished(&self) {
+        self.finished.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn take_checkpoint_request(&self) -> bool {
+        self.checkpoint_requested.swap(false, Ordering::SeqCst)
+    }
+
+    /// The checkpoint of this interval is decided, and the next may begin.
+    pub(crate) fn settle(&self, interval: u32, committed: bool) {
+        if committed {
+            self.committed_interval.fetch_max(interval, Ordering::SeqCst);
+        }
+        self.settled_interval.fetch_max(interval, Ordering::SeqCst);
+        self.wake_pacer();
+    }
+
+    /// The interval whose checkpoint was decided last.
+    pub(crate) fn settled_interval(&self) -> u32 {
+        self.settled_interval.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set_unpublished(&self, checkpoints: usize) {
+        self.unpublished.store(checkpoints, Ordering::SeqCst);
+    }
+
+    /// Sources pause: too much is committed and not yet published.
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.unpublished.load(Ordering::Relaxed) > self.settings.unpublished
+    }
+}
+
+impl fmt::Debug for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Attempt({}, over: {})", self.number, self.is_over())
+    }
+}
+
+/// A handle with which a running attempt is looked at and steered from outside: by signals, by a progress line, by the script
+/// of a test.
+#[derive(Clone, Debug)]
+pub struct Control(pub(crate) Arc<Attempt>);
+
+impl Control {
+    /// Takes a last checkpoint, without reading what is left, and ends the attempt.
+    pub fn stop(&self) {
+        self.0.stop_requested.store(true, Ordering::SeqCst);
+        self.0.wake_pacer();
+    }
+
+    /// Takes a checkpoint as soon as the one under way is decided.
+    pub fn request_checkpoint(&self) {
+        self.0.checkpoint_requested.store(true, Ordering::SeqCst);
+        self.0.wake_pacer();
+    }
+
+    /// The highest interval that a committed checkpoint covers; 0 before the first.
+    pub fn committed_interval(&self) -> u32 {
+        self.0.committed_interval.load(Ordering::SeqCst)
+    }
+
+    /// Ends the attempt here and now, as a crash would: for scripts of tests.
+    pub fn crash(&self) {
+        self.0.fail(Error::ScriptedCrash);
+    }
+
+    /// What the attempt has counted.
+    pub fn counters(&self) -> &Counters {
+        &self.0.counters
+    }
+
+    /// Whether it has ended.
+    pub fn is_over(&self) -> bool {
+        self.0.is_over()
+    }
+
+    /// How many checkpoints are committed and not yet published.
+    pub fn unpublished(&self) -> usize {
+        self.0.unpublished.load(Ordering::Relaxed)
+    }
+
+    /// The environment that the attempt runs in.
+    pub fn env(&self) -> &Arc<dyn Env> {
+        &self.0.env
+    }
+}
+
+/// What a panic of another thread left behind is still good: every critical section here writes one value.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

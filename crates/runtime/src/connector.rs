@@ -1,0 +1,258 @@
+//! What a source and a sink are to the runtime. Connectors implement these traits.
+//!
+//! Nothing on a worker thread waits for I/O: a reader and a writer are synchronous and answer at once; whatever blocks is
+//! in a thread or task beside them, behind a bounded channel, which wakes the operator through its [`Waker`].
+//!
+//! ```text
+//!  splits ─▶ Reader ─▶ operators ─▶ Writer ──cut──▶ staged items ─▶ the commit log's entry ─▶ Publisher
+//! ```
+//!
+//! A **writer** on every worker stages output; nothing that it writes can be seen by readers of the
+//! destination. A **publisher**, one a sink, makes staged items visible once an entry covers them. Every publishing
+//! step can be repeated, by another process, from the entry alone.
+
+use std::fmt;
+use std::sync::Arc;
+
+use highwater_env::{BoxFuture, Env};
+use highwater_log::{Log, StagedItem};
+use serde::{Deserialize, Serialize};
+
+use crate::{Batch, BoxError, Epoch};
+
+/// How far a split has been read: everything a reader needs to go on behind it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitOffset {
+    /// The source's own position: a byte in a file, an offset in a partition, an index.
+    pub position: u64,
+    /// How many records have been read from the split, for people: in a file, the line.
+    pub records: u64,
+    /// The split has been read to its end.
+    pub ended: bool,
+}
+
+/// Wakes an operator from another thread. Waking one that is gone does nothing.
+#[derive(Clone)]
+pub struct Waker(pub(crate) Arc<dyn Fn() + Send + Sync>);
+
+impl Waker {
+    /// A waker that calls `wake`.
+    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Waker(Arc::new(wake))
+    }
+
+    /// Has the operator called soon.
+    pub fn wake(&self) {
+        (self.0)();
+    }
+}
+
+impl fmt::Debug for Waker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Waker")
+    }
+}
+
+/// A source, as the plan holds it.
+pub trait Source: Send + Sync {
+    /// All splits there are now. `known` are those of earlier attempts, with how far they were read; a split among them
+    /// keeps its id (a file once cut stays cut as it was).
+    ///
+    /// Called once an attempt, before anything runs; it may block.
+    ///
+    /// # Errors
+    ///
+    /// If the splits can't be found out.
+    fn splits(&self, known: &[(String, SplitOffset)]) -> Result<Vec<String>, BoxError>;
+
+    /// Makes the reader of one worker.
+    ///
+    /// # Errors
+    ///
+    /// If it can't start.
+    fn reader(&self, context: ReaderContext) -> Result<Box<dyn Reader>, BoxError>;
+}
+
+/// What a reader is told when it is made.
+#[derive(Debug)]
+pub struct ReaderContext {
+    /// The source's uid.
+    pub uid: String,
+    /// This worker.
+    pub worker: usize,
+    /// How many workers there are.
+    pub workers: usize,
+    /// The splits that this worker reads, with where to begin. Those at their end are left out.
+    pub splits: Vec<(String, SplitOffset)>,
+    /// Time, threads and tasks.
+    pub env: Arc<dyn Env>,
+    /// To be woken when there is something to read again.
+    pub waker: Waker,
+    /// What a test's script may ask of the attempt.
+    pub control: crate::attempt::Control,
+}
+
+/// What a reader has.
+#[derive(Debug)]
+pub enum Polled {
+    /// Rows, and about how many bytes of memory they take.
+    Rows(Batch, usize),
+    /// Nothing now; the waker will be called.
+    Waiting,
+    /// Nothing until the next epoch.
+    EpochOver,
+    /// All splits are at their end; the reader isn't polled again.
+    Ended,
+}
+
+/// Reads the splits of one worker.
+pub trait Reader {
+    /// The next rows, at once: a batch of some thousand at the most.
+    ///
+    /// # Errors
+    ///
+    /// Ends the attempt: says where the bad record is.
+    fn poll(&mut self, epoch: Epoch) -> Result<Polled, BoxError>;
+
+    /// Splits that have moved since the last call; all that was polled counts as read.
+    fn offsets(&mut self) -> Vec<(String, SplitOffset)>;
+}
+
+/// What a sink promises to whoever reads its destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// Every row once, whatever happens.
+    ExactlyOnce,
+    /// Every row, perhaps more than once after a failure.
+    AtLeastOnce,
+}
+
+/// A sink, as the plan holds it.
+pub trait Sink: Send + Sync {
+    /// What it promises.
+    fn delivery(&self) -> Delivery;
+
+    /// Makes the writer of one worker.
+    ///
+    /// # Errors
+    ///
+    /// If it can't start.
+    fn writer(&self, context: WriterContext) -> Result<Box<dyn Writer>, BoxError>;
+
+    /// Makes the one publisher; called on process 0 only.
+    ///
+    /// # Errors
+    ///
+    /// If it can't start.
+    fn publisher(&self, context: PublisherContext) -> Result<Box<dyn Publisher>, BoxError>;
+}
+
+/// What a writer is told when it is made.
+#[derive(Clone, Debug)]
+pub struct WriterContext {
+    /// The sink's uid.
+    pub uid: String,
+    /// This worker.
+    pub worker: usize,
+    /// The number of the attempt.
+    pub attempt: u64,
+    /// Checkpoints are off: there will be no cut and no publisher, rows are to be delivered as they come.
+    pub direct: bool,
+    /// Time, threads and tasks.
+    pub env: Arc<dyn Env>,
+    /// To be woken when rows were taken or a cut is staged.
+    pub waker: Waker,
+    /// For sinks that stage rows beside the checkpoints.
+    pub log: Arc<Log>,
+}
+
+/// Stages the output of one worker.
+pub trait Writer {
+    /// Takes rows.
+    ///
+    /// # Errors
+    ///
+    /// Ends the attempt.
+    fn write(&mut self, batch: Batch) -> Result<(), BoxError>;
+
+    /// How many bytes were taken from the dataflow but not yet by whatever stores them. While it is more than a few
+    /// megabytes the runtime holds further rows back.
+    fn queued_bytes(&self) -> usize;
+
+    /// `interval` is over: everything since the last cut belongs to it. Answers later, through [`Writer::staged`].
+    ///
+    /// # Errors
+    ///
+    /// Ends the attempt.
+    fn cut(&mut self, interval: u32) -> Result<(), BoxError>;
+
+    /// The items of the last cut, once they are durable.
+    ///
+    /// # Errors
+    ///
+    /// Ends the attempt. A destination that is away for a while is no error: the answer comes when it is back.
+    fn staged(&mut self) -> Result<Option<Vec<StagedItem>>, BoxError>;
+}
+
+/// What a publisher is told when it is made.
+#[derive(Clone, Debug)]
+pub struct PublisherContext {
+    /// The sink's uid.
+    pub uid: String,
+    /// The job's name.
+    pub job: String,
+    /// The identity of the job's log, for claiming a destination.
+    pub job_id: String,
+    /// The number of the attempt.
+    pub attempt: u64,
+    /// Nothing was ever committed (or it starts over): what a destination holds of this job is to be taken back.
+    pub starts_over: bool,
+    /// Time, threads and tasks.
+    pub env: Arc<dyn Env>,
+    /// For sinks that stage rows beside the checkpoints.
+    pub log: Arc<Log>,
+}
+
+/// Makes staged output visible. All methods may be called again after a failure, with the same arguments.
+pub trait Publisher: Send + Sync {
+    /// Claims the destination: refuses one that belongs to something else, fences earlier attempts.
+    /// Called once, before anything runs.
+    fn prepare(&self) -> BoxFuture<Result<(), BoxError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// Decides which of the staged items become visible with the checkpoint that is about to be committed, by giving each a
+    /// `part`; what stays without is asked about again at the next one. `items` are oldest first, those of earlier
+    /// checkpoints included; `last` is the job's last checkpoint, which leaves nothing back.
+    ///
+    /// The decision becomes part of the entry, so that publishing is the same whenever it is repeated.
+    fn plan(&self, items: &mut [StagedItem], clock_ms: u64, last: bool) {
+        let _ = (clock_ms, last);
+        for item in items {
+            item.part.get_or_insert_with(|| item.name.clone());
+        }
+    }
+
+    /// Makes the items of one committed checkpoint visible; those of a part are in order and complete.
+    /// An error means: try again later.
+    fn publish(&self, checkpoint: u64, items: Vec<StagedItem>) -> BoxFuture<Result<(), BoxError>>;
+}
+
+/// Runs `work`, which may block, on a thread of its own.
+pub fn on_thread<T: Send + 'static, W: FnOnce() -> T + Send + 'static>(
+    env: &dyn Env,
+    name: &str,
+    work: W,
+) -> impl Future<Output = Result<T, BoxError>> + Send + use<T, W> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    env.spawn_thread(
+        name,
+        Box::new(move || {
+            sender.send(work()).ok();
+        }),
+    );
+    let name = name.to_owned();
+    async move {
+        receiver.await.map_err(|_| format!("the thread `{name}` ended without an answer").into())
+    }
+}

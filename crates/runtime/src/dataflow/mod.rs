@@ -1,0 +1,192 @@
+//! The plan on timely dataflow: one timely operator for each stage, and the engine's own around them.
+//!
+//! ```text
+//!   pacer ─▶ relay ─ticks─▶ source hosts ─rows─▶ operator hosts ─rows─▶ sink hosts ─▶ gauge
+//! (worker 0)                   │ offsets          │ sections              │ staged items
+//!                              ▼                  ▼                       ▼
+//!                          split tables ─────▶ uploader (one a worker) ◀──┘
+//!                              │ ends              │ reports
+//!                              └──────▶ coordinator (worker 0) ─▶ committer (a task)
+//! ```
+//!
+//! Everything here runs on worker threads and never waits. What waits is in tasks.
+
+mod coordinator;
+mod gauge;
+mod intake;
+mod operator_host;
+mod output;
+mod pacer;
+mod route;
+mod sink_host;
+mod source_host;
+mod split_table;
+mod uploader;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use highwater_env::Env;
+use highwater_state::KeyGroups;
+use timely::dataflow::{Scope, Stream};
+
+use crate::batch::Batch;
+use crate::operator::{Operator, OperatorContext};
+use crate::plan::{Checked, Port, Role, Stage};
+use crate::recover::Recovered;
+use crate::{BoxError, Error};
+
+pub(crate) use coordinator::Ready;
+pub(crate) use pacer::Pacer;
+pub(crate) use split_table::read_all as read_splits;
+pub(crate) use uploader::{SinkItems, WorkerReport};
+pub(crate) use worker::Worker;
+
+/// A stream of the engine within a dataflow under construction.
+type Rows<'scope> = Stream<'scope, u64, Batch>;
+
+/// Builds the dataflow of one worker.
+///
+/// # Errors
+///
+/// If a reader, a writer or restored state can't be made; the attempt must then end.
+pub(crate) fn build<'scope>(
+    scope: Scope<'scope, u64>,
+    plan: &Checked,
+    recovered: &Recovered,
+    worker: &Rc<Worker>,
+    committer: Option<tokio::sync::mpsc::UnboundedSender<Ready>>,
+) -> Result<Rc<Pacer>, Error> {
+    let (pacer, ticks) = pacer::build(scope, worker, recovered);
+    let ticks = pacer::relay(scope, ticks, worker);
+    let mut streams: BTreeMap<Port, Rows<'scope>> = BTreeMap::new();
+    let mut parts: Vec<Rows<'scope>> = Vec::new();
+    let mut ends: Vec<Rows<'scope>> = Vec::new();
+    let mut leaves: Vec<Rows<'scope>> = Vec::new();
+    for Stage { nodes } in plan.stages() {
+        let first = nodes[0];
+        let last = nodes[nodes.len() - 1];
+        let node = &plan.nodes()[first];
+        let inputs: Vec<_> = node
+            .inputs
+            .iter()
+            .map(|edge| (streams[&edge.from].clone(), edge.exchange))
+            .collect();
+        let context = |id: usize| worker.context(plan.uid(id));
+        let make = |id: usize| match &plan.nodes()[id].role {
+            Role::Operator { make, .. } => make(&context(id)),
+            Role::Source(_) | Role::Sink(_) => unreachable!("only operators are fused"),
+        };
+        let rest: Vec<Box<dyn Operator>> = nodes[1..].iter().map(|id| make(*id)).collect();
+        let output_count = plan.nodes()[last].outputs;
+        let name = Arc::from(plan.uid(first));
+        let outputs = match &node.role {
+            Role::Source(source) => {
+                let built = source_host::build(
+                    scope,
+                    source_host::Parts {
+                        node: first,
+                        uid: name,
+                        source: &**source,
+                        rest,
+                        output_count,
+                        ticks: ticks.clone(),
+                    },
+                    recovered,
+                    worker,
+                )?;
+                ends.push(built.ends);
+                let host = operator_host::Parts {
+                    kind: "source",
+                    uid: Arc::from(plan.uid(first)),
+                    operator: Box::new(split_table::SplitTable::new(&context(first))),
+                    wants: crate::operator::Wants { state: true, epochs: false },
+                    inputs: vec![(built.offsets, crate::plan::Exchange::Keyed)],
+                    output_count: 0,
+                };
+                let host = operator_host::build(scope, host, recovered, worker)?;
+                parts.extend(host.parts);
+                built.outputs
+            }
+            Role::Operator { wants, .. } => {
+                let operator = crate::operator::Chain::new(make(first), rest);
+                let host = operator_host::Parts {
+                    kind: node.name,
+                    uid: name,
+                    operator: Box::new(operator),
+                    wants: *wants,
+                    inputs,
+                    output_count,
+                };
+                let host = operator_host::build(scope, host, recovered, worker)?;
+                parts.extend(host.parts);
+                host.outputs
+            }
+            Role::Sink(sink) => {
+                let [(input, exchange)] =
+                    <[_; 1]>::try_from(inputs).unwrap_or_else(|_| unreachable!("a sink has one input"));
+                let host = sink_host::build(scope, &name, &**sink, input, exchange, recovered, worker)?;
+                parts.extend(host.parts);
+                vec![host.done]
+            }
+        };
+        if matches!(node.role, Role::Sink(_)) {
+            leaves.extend(outputs);
+        } else {
+            for (output, stream) in outputs.into_iter().enumerate() {
+                streams.insert(Port { node: last, output }, stream);
+            }
+        }
+    }
+    let read: Vec<Port> =
+        plan.nodes().iter().flat_map(|node| &node.inputs).map(|edge| edge.from).collect();
+    leaves.extend(
+        streams.iter().filter(|(port, _)| !read.contains(port)).map(|(_, stream)| stream.clone()),
+    );
+    gauge::build(scope, leaves, worker);
+    let reports = uploader::build(scope, parts, recovered, worker);
+    coordinator::build(scope, reports, ends, plan, worker, committer);
+    Ok(pacer)
+}
+
+/// The error of a node, for people.
+fn failed(kind: &'static str, uid: &str, source: BoxError) -> Error {
+    Error::Operator { kind, uid: uid.to_owned(), source }
+}
+
+impl Worker {
+    /// What an operator of this worker is told when it is made.
+    fn context(&self, uid: &str) -> OperatorContext {
+        OperatorContext {
+            uid: uid.to_owned(),
+            worker: self.index,
+            workers: self.peers,
+            key_groups: self.key_groups,
+            groups: self.key_groups.range(self.index, self.peers),
+            owners: self.owners.clone(),
+            env: self.attempt.env.clone(),
+        }
+    }
+}
+
+/// The states of a node: name and kind of each, as the graph in an entry lists them.
+pub(crate) fn states_of(plan: &Checked, id: usize, key_groups: KeyGroups, env: &Arc<dyn Env>) -> Vec<(String, String)> {
+    let context = OperatorContext {
+        uid: plan.uid(id).to_owned(),
+        worker: 0,
+        workers: 1,
+        key_groups,
+        groups: 0..0,
+        owners: Arc::new([]),
+        env: env.clone(),
+    };
+    let mut operator: Box<dyn Operator> = match &plan.nodes()[id].role {
+        Role::Operator { make, .. } => make(&context),
+        Role::Source(_) => Box::new(split_table::SplitTable::new(&context)),
+        Role::Sink(_) => return Vec::new(),
+    };
+    let tables = operator.tables();
+    tables.iter().map(|table| (table.name().to_owned(), table.kind().name().to_owned())).collect()
+}

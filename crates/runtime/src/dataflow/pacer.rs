@@ -1,0 +1,252 @@
+//! The pacer: sets the time of the whole dataflow from worker 0, by ticks to all sources.
+//!
+//! A tick begins an epoch; some also begin a trigger or a checkpoint interval. The pacer holds the capability of the present
+//! epoch, a source takes a tick's capability over, so the frontier of everything downstream follows the slowest
+//! source. Ticks go on while sources are paused.
+//!
+//! Epochs are short while the dataflow keeps up. When many are under way they become longer, because each costs progress
+//! messages between all workers.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use timely::dataflow::Scope;
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::progress::operate::FrontierInterest;
+use timely::scheduling::Activator;
+
+use super::Rows;
+use super::output::Output;
+use super::route::{self, Whole};
+use super::worker::Worker;
+use crate::batch::Batch;
+use crate::connector::Waker;
+use crate::recover::Recovered;
+use crate::time::Epoch;
+
+/// With more epochs under way than this, they become longer.
+const UNDER_WAY: usize = 32;
+
+/// Epochs become no longer than this many times their usual length.
+const STRETCH_MAX: u32 = 10;
+
+/// The beginning of an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tick {
+    /// The epoch.
+    pub(crate) epoch: Epoch,
+    /// The engine's clock; never runs backwards, also across attempts.
+    pub(crate) clock_ms: u64,
+    /// The number of the trigger that the epoch belongs to.
+    pub(crate) trigger: u64,
+    /// This is the last tick.
+    pub(crate) closing: Option<Closing>,
+}
+
+/// Why there are no further ticks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Closing {
+    /// All sources are at their end.
+    Finished,
+    /// Somebody asked for it; sources are left where they are.
+    Stopped,
+}
+
+/// The pacer of a worker; only the one of worker 0 ever ticks.
+pub(crate) struct Pacer {
+    activator: Activator,
+    state: RefCell<State>,
+}
+
+struct State {
+    capability: Option<Capability<u64>>,
+    /// The last tick; its epoch is before the first interval until there was one.
+    last: Option<Tick>,
+    first_interval: u32,
+    clock_ms: u64,
+    trigger: u64,
+    epoch_length: Duration,
+    next_epoch: Duration,
+    next_trigger: Duration,
+    next_interval: Duration,
+    under_way: VecDeque<u64>,
+}
+
+pub(super) fn build<'scope>(
+    scope: Scope<'scope, u64>,
+    worker: &Rc<Worker>,
+    recovered: &Recovered,
+) -> (Rc<Pacer>, Rows<'scope>) {
+    let mut builder = OperatorBuilder::new("pacer".to_owned(), scope);
+    let (mut output, stream) = Output::add(&mut builder);
+    let address = builder.operator_info().address;
+    let now = worker.attempt.env.monotonic();
+    let settings = &worker.attempt.settings;
+    let pacer = Rc::new(Pacer {
+        activator: scope.activator_for(address.clone()),
+        state: RefCell::new(State {
+            capability: None,
+            last: None,
+            first_interval: recovered.first_interval(),
+            clock_ms: recovered.progress.clock_ms,
+            trigger: recovered.progress.trigger,
+            epoch_length: settings.epoch,
+            next_epoch: now,
+            next_trigger: now + settings.trigger,
+            next_interval: now + settings.checkpoint_interval.unwrap_or_default(),
+            under_way: VecDeque::new(),
+        }),
+    });
+    if worker.index == 0 {
+        let wake = scope.worker().sync_activator_for(address.to_vec());
+        worker.attempt.set_pacer(Waker::new(move || { wake.activate().ok(); }));
+    }
+    let (worker, shared) = (worker.clone(), pacer.clone());
+    builder.build(move |mut capabilities| {
+        if worker.index == 0 {
+            let mut capability = capabilities.pop().expect("there is one output");
+            let mut state = shared.state.borrow_mut();
+            capability.downgrade(&Epoch::first_of(state.first_interval).timestamp());
+            state.capability = Some(capability);
+        }
+        drop(capabilities);
+        move |_| {
+            if !worker.attempt.is_over() {
+                shared.state.borrow_mut().step(&worker, &mut output);
+            }
+        }
+    });
+    (pacer, stream)
+}
+
+impl Pacer {
+    /// When the pacer has something to do next, by the environment's monotonic clock.
+    pub(crate) fn due(&self) -> Option<Duration> {
+        let state = self.state.borrow();
+        state.capability.is_some().then_some(state.next_epoch)
+    }
+
+    /// Has the pacer called at the next step.
+    pub(crate) fn activate(&self) {
+        self.activator.activate();
+    }
+}
+
+impl State {
+    fn step(&mut self, worker: &Worker, output: &mut Output) {
+        if self.capability.is_none() {
+            return;
+        }
+        let attempt = &worker.attempt;
+        let now = attempt.env.monotonic();
+        let closing = if self.last.is_none() {
+            // Sources learn where they stand before anything ends.
+            None
+        } else if worker.sources_ended.get() {
+            Some(Closing::Finished)
+        } else if attempt.stop_requested() {
+            Some(Closing::Stopped)
+        } else {
+            None
+        };
+        let interval_ends = self.interval_ends(worker, now);
+        if now < self.next_epoch && closing.is_none() && !interval_ends {
+            return;
+        }
+        let epoch = match &self.last {
+            None => Epoch::first_of(self.first_interval),
+            Some(last) if interval_ends && closing.is_none() => {
+                self.next_interval = now + attempt.settings.checkpoint_interval.unwrap_or_default();
+                Epoch::first_of(last.epoch.interval() + 1)
+            }
+            Some(last) => last.epoch.next(),
+        };
+        let trigger_ends = self.last.is_some()
+            && (closing == Some(Closing::Finished)
+                || closing.is_none() && now >= self.next_trigger);
+        if trigger_ends {
+            self.trigger += 1;
+            self.next_trigger = now + attempt.settings.trigger;
+        }
+        self.clock_ms = self.clock_ms.max(attempt.env.wall_clock_ms());
+        let tick = Tick { epoch, clock_ms: self.clock_ms, trigger: self.trigger, closing };
+        self.send(tick, worker, output);
+        self.pace(worker, now);
+        attempt.counters.epoch.store(epoch.timestamp(), Ordering::Relaxed);
+        self.last = Some(tick);
+    }
+
+    /// Whether a new interval begins now: it is time, or somebody asked for it, and no checkpoint is in flight.
+    fn interval_ends(&self, worker: &Worker, now: Duration) -> bool {
+        let (Some(last), Some(_)) = (&self.last, worker.attempt.settings.checkpoint_interval) else {
+            return false;
+        };
+        let interval = last.epoch.interval();
+        let in_flight =
+            interval > self.first_interval && worker.attempt.settled_interval() < interval - 1;
+        !in_flight && (now >= self.next_interval || worker.attempt.take_checkpoint_request())
+    }
+
+    fn send(&mut self, tick: Tick, worker: &Worker, output: &mut Output) {
+        let capability = self.capability.as_mut().expect("checked by the caller");
+        capability.downgrade(&tick.epoch.timestamp());
+        let parts = (0..worker.peers).map(|_| Batch::new(vec![tick])).collect();
+        output.give(capability, Batch::split(parts));
+        if tick.closing.is_some() {
+            if tick.closing == Some(Closing::Finished) {
+                worker.attempt.set_finished();
+            }
+            self.capability = None;
+        }
+    }
+
+    /// Sets the time of the next epoch.
+    fn pace(&mut self, worker: &Worker, now: Duration) {
+        let complete = worker.complete.get();
+        while self.under_way.front().is_some_and(|epoch| *epoch < complete) {
+            self.under_way.pop_front();
+        }
+        if let Some(last) = &self.last {
+            self.under_way.push_back(last.epoch.timestamp());
+        }
+        let usual = worker.attempt.settings.epoch;
+        self.epoch_length = if self.under_way.len() > UNDER_WAY {
+            (self.epoch_length * 2).min(usual * STRETCH_MAX)
+        } else {
+            (self.epoch_length * 3 / 4).max(usual)
+        };
+        self.next_epoch = now + self.epoch_length;
+    }
+}
+
+/// Brings the ticks to this worker: notes them for its hosts, and passes them to its sources.
+pub(super) fn relay<'scope>(
+    scope: Scope<'scope, u64>,
+    ticks: Rows<'scope>,
+    worker: &Rc<Worker>,
+) -> Rows<'scope> {
+    let mut builder = OperatorBuilder::new("ticks".to_owned(), scope);
+    let mut input = builder.new_input(ticks, route::pact(Whole::To(0), worker.index));
+    builder.set_notify_for(0, FrontierInterest::Never);
+    let (mut output, stream) = Output::add(&mut builder);
+    let worker = worker.clone();
+    builder.build(move |capabilities| {
+        drop(capabilities);
+        move |_| {
+            input.for_each(|capability, batch| {
+                let ticks: Vec<Tick> =
+                    std::mem::take(batch).take().expect("ticks are plain data of our own");
+                for tick in &ticks {
+                    worker.publish_tick(*tick);
+                }
+                output.give(&capability, Batch::new(ticks));
+            });
+        }
+    });
+    stream
+}

@@ -1,0 +1,183 @@
+//! Runs the writer of one sink on one worker: hands it rows, cuts its output at the end of every interval.
+//!
+//! While the writer has more queued than it should, rows stay in the intake with their capabilities: their epochs
+//! don't complete, and so sources stop at the bound of bytes under way.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use timely::dataflow::Scope;
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::progress::operate::FrontierInterest;
+use timely::scheduling::Activator;
+
+use super::intake::{self, Intake};
+use super::operator_host::SLICE;
+use super::output::Output;
+use super::uploader::{Part, Parts, SinkItems};
+use super::worker::Worker;
+use super::{Rows, failed};
+use crate::connector::{Sink, Waker, Writer, WriterContext};
+use crate::plan::Exchange;
+use crate::recover::Recovered;
+use crate::time::Epoch;
+use crate::{Error, batch::Batch};
+
+/// So much may wait in a writer before further rows are held back.
+const QUEUED_BYTES_MAX: usize = 4 << 20;
+
+/// The streams that come out of a sink's host.
+pub(super) struct Built<'scope> {
+    /// Nothing but the frontier up to which rows were taken.
+    pub(super) done: Rows<'scope>,
+    pub(super) parts: Option<Rows<'scope>>,
+}
+
+struct Host {
+    uid: Arc<str>,
+    writer: Box<dyn Writer>,
+    intake: Intake,
+    interval: u32,
+    /// None if checkpoints are off.
+    staging: Option<Staging>,
+    worker: Rc<Worker>,
+    activator: Activator,
+}
+
+struct Staging {
+    output: Output,
+    capability: Option<Capability<u64>>,
+    /// The interval that was cut and isn't staged yet.
+    cut: Option<u32>,
+    last: bool,
+}
+
+pub(super) fn build<'scope>(
+    scope: Scope<'scope, u64>,
+    uid: &Arc<str>,
+    sink: &dyn Sink,
+    input: Rows<'scope>,
+    exchange: Exchange,
+    recovered: &Recovered,
+    worker: &Rc<Worker>,
+) -> Result<Built<'scope>, Error> {
+    let mut builder = OperatorBuilder::new(uid.to_string(), scope);
+    let address = builder.operator_info().address;
+    let activator = scope.activator_for(address.clone());
+    let wake = scope.worker().sync_activator_for(address.to_vec());
+    let direct = worker.attempt.settings.checkpoint_interval.is_none();
+    let context = WriterContext {
+        uid: uid.to_string(),
+        worker: worker.index,
+        attempt: worker.attempt.number,
+        direct,
+        env: worker.attempt.env.clone(),
+        waker: Waker::new(move || { wake.activate().ok(); }),
+        log: recovered.log.clone(),
+    };
+    let writer = sink.writer(context).map_err(|error| failed("sink", uid, error))?;
+    let interval = recovered.first_interval();
+    let mut intake = Intake::new((!direct).then_some(interval));
+    intake.add(&mut builder, input, exchange, FrontierInterest::Always, worker.index);
+    let (done_output, done) = Output::add(&mut builder);
+    let (output, parts) = match direct {
+        true => (None, None),
+        false => {
+            let (output, stream) = Output::add(&mut builder);
+            (Some(output), Some(stream))
+        }
+    };
+    let (uid, worker) = (uid.clone(), worker.clone());
+    builder.build(move |mut capabilities| {
+        let first = Epoch::first_of(interval).timestamp();
+        let staging = output.map(|output| {
+            let mut capability = capabilities.pop().expect("one for each output");
+            capability.downgrade(&first);
+            Staging { output, capability: Some(capability), cut: None, last: false }
+        });
+        let mut host = Host { uid, writer, intake, interval, staging, worker, activator };
+        move |frontiers| {
+            // The output exists for its frontier alone.
+            let _ = &done_output;
+            if host.worker.attempt.is_over() {
+                return;
+            }
+            if let Err(error) = host.step(intake::least(frontiers)) {
+                host.worker.attempt.fail(error);
+            }
+        }
+    });
+    Ok(Built { done, parts })
+}
+
+impl Host {
+    fn step(&mut self, frontier: Option<Epoch>) -> Result<(), Error> {
+        let env = self.worker.attempt.env.clone();
+        let deadline = env.monotonic() + SLICE;
+        self.intake.pull();
+        self.send_staged()?;
+        loop {
+            while self.writer.queued_bytes() <= QUEUED_BYTES_MAX {
+                let Some(item) = self.intake.pop() else { break };
+                let counters = &self.worker.attempt.counters;
+                let rows = item.batch.len() as u64;
+                if counters.records_out.fetch_add(rows, Ordering::Relaxed) == 0 {
+                    let now = env.monotonic().as_micros() as u64;
+                    counters.first_row_us.store(now.max(1), Ordering::Relaxed);
+                }
+                let written = self.writer.write(item.batch);
+                written.map_err(|error| failed("sink", &self.uid, error))?;
+                if env.monotonic() > deadline && !self.intake.is_idle() {
+                    self.activator.activate();
+                    return Ok(());
+                }
+            }
+            // Rows that are held back keep their capabilities, so the frontier can't have passed them.
+            if !self.interval_is_over(frontier) {
+                return Ok(());
+            }
+            let staging = self.staging.as_mut().expect("intervals end only with checkpoints");
+            if staging.cut.is_some() {
+                return Ok(());
+            }
+            let cut = self.writer.cut(self.interval);
+            cut.map_err(|error| failed("sink", &self.uid, error))?;
+            staging.cut = Some(self.interval);
+            staging.last = frontier.is_none();
+            self.interval += 1;
+            self.intake.advance(self.interval);
+            self.send_staged()?;
+        }
+    }
+
+    fn interval_is_over(&self, frontier: Option<Epoch>) -> bool {
+        let Some(staging) = &self.staging else { return false };
+        match frontier {
+            Some(frontier) => frontier.interval() > self.interval,
+            None => !staging.last,
+        }
+    }
+
+    /// Passes on what the writer has staged since the last cut, once it is durable.
+    fn send_staged(&mut self) -> Result<(), Error> {
+        let Some(staging) = &mut self.staging else { return Ok(()) };
+        let Some(interval) = staging.cut else { return Ok(()) };
+        let staged = self.writer.staged().map_err(|error| failed("sink", &self.uid, error))?;
+        let Some(items) = staged else { return Ok(()) };
+        staging.cut = None;
+        let staged = Some(SinkItems { sink: self.uid.to_string(), items });
+        let part = Part { uid: self.uid.clone(), staged, ..Part::default() };
+        let capability = staging.capability.as_mut().expect("held until the last interval");
+        staging.output.give(capability, Batch::new(Parts(vec![part])));
+        if staging.last {
+            staging.capability = None;
+        } else {
+            capability.downgrade(&Epoch::first_of(interval + 1).timestamp());
+        }
+        // A later cut may have waited for this one.
+        self.activator.activate();
+        Ok(())
+    }
+}

@@ -1,0 +1,252 @@
+//! Runs the reader of one source on one worker, and the stateless operators behind it.
+//!
+//! A tick gives the capability of the next epoch; what is read until the next tick belongs to it. In the last epoch of an
+//! interval the reader's offsets go to the split table, before the capability moves on, so that they are frozen with
+//! exactly the records that they stand for.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use highwater_codec::hash_key;
+use serde::{Deserialize, Serialize};
+use timely::dataflow::Scope;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::scheduling::Activator;
+
+use super::operator_host::SLICE;
+use super::output::{self, Output};
+use super::pacer::Tick;
+use super::worker::Worker;
+use super::{Rows, failed};
+use crate::attempt::Control;
+use crate::batch::{Batch, Keyed};
+use crate::connector::{Polled, Reader, ReaderContext, Source, SplitOffset, Waker};
+use crate::operator::{Operator, Outputs, run_through};
+use crate::plan::NodeId;
+use crate::recover::Recovered;
+use crate::time::Epoch;
+use crate::{BoxError, Error};
+
+/// So many bytes are beside a row on its way: the hash of its key, and the key if it is small.
+const BESIDE_ROW: usize = 16;
+
+/// What a source's host is made of.
+pub(super) struct Parts<'scope, 's> {
+    pub(super) node: NodeId,
+    pub(super) uid: Arc<str>,
+    pub(super) source: &'s dyn Source,
+    pub(super) rest: Vec<Box<dyn Operator>>,
+    pub(super) output_count: usize,
+    pub(super) ticks: Rows<'scope>,
+}
+
+/// The streams that come out of it.
+pub(super) struct Built<'scope> {
+    pub(super) outputs: Vec<Rows<'scope>>,
+    pub(super) offsets: Rows<'scope>,
+    pub(super) ends: Rows<'scope>,
+}
+
+/// A source is at its end on one worker.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Ended {
+    pub(super) node: NodeId,
+    pub(super) worker: usize,
+}
+
+struct Host {
+    node: NodeId,
+    uid: Arc<str>,
+    reader: Box<dyn Reader>,
+    rest: Vec<Box<dyn Operator>>,
+    outputs: Vec<Output>,
+    offsets: Output,
+    ends: Output,
+    /// The present epoch with its capabilities: one for each output, then offsets, then ends. None before the first tick and
+    /// after the last.
+    present: Option<(Epoch, Vec<Capability<u64>>)>,
+    /// Offsets to report whether or not they move: those of splits that no checkpoint knows yet.
+    unreported: BTreeMap<String, SplitOffset>,
+    state: State,
+    worker: Rc<Worker>,
+    activator: Activator,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Reading,
+    /// The reader wants no more calls in this epoch.
+    EpochOver(Epoch),
+    /// All splits are at their end.
+    Ended,
+}
+
+pub(super) fn build<'scope>(
+    scope: Scope<'scope, u64>,
+    parts: Parts<'scope, '_>,
+    recovered: &Recovered,
+    worker: &Rc<Worker>,
+) -> Result<Built<'scope>, Error> {
+    let Parts { node, uid, source, rest, output_count, ticks } = parts;
+    let mut builder = OperatorBuilder::new(uid.to_string(), scope);
+    let address = builder.operator_info().address;
+    let activator = scope.activator_for(address.clone());
+    worker.add_source(scope.activator_for(address.clone()));
+    let wake = scope.worker().sync_activator_for(address.to_vec());
+    let splits: Vec<(String, SplitOffset)> = recovered
+        .splits
+        .get(&*uid)
+        .into_iter()
+        .flatten()
+        .skip(worker.index)
+        .step_by(worker.peers)
+        .cloned()
+        .collect();
+    let unreported = splits.iter().cloned().collect();
+    let context = ReaderContext {
+        uid: uid.to_string(),
+        worker: worker.index,
+        workers: worker.peers,
+        splits,
+        env: worker.attempt.env.clone(),
+        waker: Waker::new(move || { wake.activate().ok(); }),
+        control: Control(worker.attempt.clone()),
+    };
+    let reader = source.reader(context).map_err(|error| failed("source", &uid, error))?;
+
+    let mut input = builder.new_input(ticks, Pipeline);
+    let (mut outputs, mut streams) = (Vec::new(), Vec::new());
+    for _ in 0..output_count {
+        let (output, stream) = Output::add(&mut builder);
+        outputs.push(output);
+        streams.push(stream);
+    }
+    let (offsets, offsets_stream) = Output::add(&mut builder);
+    let (ends, ends_stream) = Output::add(&mut builder);
+    let worker = worker.clone();
+    builder.build(move |capabilities| {
+        // Ticks bring capabilities; until the first one the pacer's keeps time from passing.
+        drop(capabilities);
+        let port_count = outputs.len() + 2;
+        let state = State::Reading;
+        let mut host = Host {
+            node,
+            uid,
+            reader,
+            rest,
+            outputs,
+            offsets,
+            ends,
+            present: None,
+            unreported,
+            state,
+            worker,
+            activator,
+        };
+        move |_| {
+            if host.worker.attempt.is_over() {
+                return;
+            }
+            let mut ticks: Vec<(Tick, Vec<Capability<u64>>)> = Vec::new();
+            input.for_each(|capability, batch| {
+                let batch: Vec<Tick> =
+                    std::mem::take(batch).take().expect("ticks are plain data of our own");
+                for tick in batch {
+                    let timestamp = tick.epoch.timestamp();
+                    let held = (0..port_count).map(|port| capability.delayed(&timestamp, port));
+                    ticks.push((tick, held.collect()));
+                }
+            });
+            let result = ticks
+                .into_iter()
+                .try_for_each(|(tick, capabilities)| host.tick(tick, capabilities))
+                .and_then(|()| host.read());
+            if let Err(error) = result {
+                host.worker.attempt.fail(failed("source", &host.uid, error));
+            }
+        }
+    });
+    Ok(Built { outputs: streams, offsets: offsets_stream, ends: ends_stream })
+}
+
+impl Host {
+    /// Moves on to the next epoch.
+    fn tick(&mut self, tick: Tick, capabilities: Vec<Capability<u64>>) -> Result<(), BoxError> {
+        let ends_interval = match &self.present {
+            Some((epoch, _)) => tick.epoch.interval() != epoch.interval(),
+            None => false,
+        };
+        if ends_interval {
+            self.report_offsets()?;
+        }
+        self.present = Some((tick.epoch, capabilities));
+        if tick.closing.is_some() {
+            self.report_offsets()?;
+            self.present = None;
+        }
+        Ok(())
+    }
+
+    /// Hands the offsets of the present interval to the split table.
+    fn report_offsets(&mut self) -> Result<(), BoxError> {
+        let Some((_, capabilities)) = &self.present else { return Ok(()) };
+        let mut moved = std::mem::take(&mut self.unreported);
+        moved.extend(self.reader.offsets());
+        let mut parts: Vec<Keyed<String, SplitOffset>> =
+            (0..self.worker.peers).map(|_| Keyed::default()).collect();
+        for (split, offset) in moved {
+            let hash = hash_key(&split)?;
+            let owner = self.worker.owners[self.worker.key_groups.of(hash) as usize];
+            parts[owner as usize].push(hash, split, offset);
+        }
+        let batch = Batch::split(parts.into_iter().map(Batch::new).collect());
+        self.offsets.give(&capabilities[self.outputs.len()], batch);
+        Ok(())
+    }
+
+    /// Reads for about 2 ms.
+    fn read(&mut self) -> Result<(), BoxError> {
+        let Some((epoch, capabilities)) = &self.present else { return Ok(()) };
+        let epoch = *epoch;
+        if self.state == State::Ended || self.state == State::EpochOver(epoch) {
+            return Ok(());
+        }
+        self.state = State::Reading;
+        let env = &self.worker.attempt.env;
+        let deadline = env.monotonic() + SLICE;
+        while !self.worker.must_wait() {
+            match self.reader.poll(epoch)? {
+                Polled::Rows(batch, bytes) => {
+                    let counters = &self.worker.attempt.counters;
+                    counters.records_in.fetch_add(batch.len() as u64, Ordering::Relaxed);
+                    self.worker.emitted(epoch.timestamp(), bytes + batch.len() * BESIDE_ROW);
+                    let mut emitted = Outputs { batches: vec![(0, batch)] };
+                    let mut out = Outputs::default();
+                    run_through(&mut self.rest, &mut emitted, epoch, &mut out)?;
+                    output::send(&mut self.outputs, &mut out, |port| &capabilities[port]);
+                }
+                Polled::Waiting => return Ok(()),
+                Polled::EpochOver => {
+                    self.state = State::EpochOver(epoch);
+                    return Ok(());
+                }
+                Polled::Ended => {
+                    self.state = State::Ended;
+                    let ended = Ended { node: self.node, worker: self.worker.index };
+                    let port = self.outputs.len() + 1;
+                    self.ends.give(&capabilities[port], Batch::new(vec![ended]));
+                    return Ok(());
+                }
+            }
+            if env.monotonic() > deadline {
+                self.activator.activate();
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,146 @@
+//! What the operators of one worker share: ticks, the bound of records under way, what recovery knows.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use highwater_env::{Phase, PhaseGuard};
+use highwater_state::KeyGroups;
+use highwater_state::chain::Place;
+use timely::scheduling::Activator;
+
+use super::pacer::Tick;
+use crate::attempt::Attempt;
+
+/// One worker of an attempt; lives on its thread.
+pub(crate) struct Worker {
+    pub(crate) index: usize,
+    pub(crate) peers: usize,
+    pub(crate) attempt: Arc<Attempt>,
+    pub(crate) key_groups: KeyGroups,
+    pub(crate) owners: Arc<[u32]>,
+    /// All epochs below this timestamp have left the dataflow; `u64::MAX` at its end.
+    pub(crate) complete: Cell<u64>,
+    /// The object whose live parts are to be written again at the next freeze.
+    pub(crate) retire: Cell<Option<Place>>,
+    /// On worker 0: all sources are at their end.
+    pub(crate) sources_ended: Cell<bool>,
+    in_flight: RefCell<InFlight>,
+    blocked: Cell<bool>,
+    sources: RefCell<Vec<Activator>>,
+    ticks: RefCell<Vec<Ticks>>,
+    encoding: RefCell<(usize, Option<PhaseGuard>)>,
+}
+
+/// The ticks that one host hasn't dealt with yet.
+pub(crate) type Ticks = Rc<RefCell<VecDeque<Tick>>>;
+
+/// Bytes that sources have emitted, by epoch, until the epoch has left the dataflow.
+#[derive(Default)]
+struct InFlight {
+    by_epoch: VecDeque<(u64, usize)>,
+    total: usize,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        index: usize,
+        peers: usize,
+        attempt: Arc<Attempt>,
+        key_groups: KeyGroups,
+    ) -> Rc<Self> {
+        Rc::new(Worker {
+            index,
+            peers,
+            attempt,
+            key_groups,
+            owners: key_groups.owners(peers).into(),
+            complete: Cell::new(0),
+            retire: Cell::new(None),
+            sources_ended: Cell::new(false),
+            in_flight: RefCell::default(),
+            blocked: Cell::new(false),
+            sources: RefCell::default(),
+            ticks: RefCell::default(),
+            encoding: RefCell::default(),
+        })
+    }
+
+    /// A queue into which every tick is put.
+    pub(crate) fn subscribe(&self) -> Ticks {
+        let ticks = Ticks::default();
+        self.ticks.borrow_mut().push(ticks.clone());
+        ticks
+    }
+
+    pub(crate) fn publish_tick(&self, tick: Tick) {
+        for queue in &*self.ticks.borrow() {
+            queue.borrow_mut().push_back(tick);
+        }
+    }
+
+    pub(crate) fn add_source(&self, activator: Activator) {
+        self.sources.borrow_mut().push(activator);
+    }
+
+    /// Counts bytes that were emitted in an epoch.
+    pub(crate) fn emitted(&self, timestamp: u64, bytes: usize) {
+        let mut in_flight = self.in_flight.borrow_mut();
+        in_flight.total += bytes;
+        match in_flight.by_epoch.back_mut() {
+            Some((last, sum)) if *last == timestamp => *sum += bytes,
+            _ => in_flight.by_epoch.push_back((timestamp, bytes)),
+        }
+    }
+
+    /// Whether sources must not read now. They are activated when that changes.
+    pub(crate) fn must_wait(&self) -> bool {
+        let full = self.in_flight.borrow().total >= self.attempt.settings.in_flight_bytes;
+        let wait = full || self.attempt.is_held_back();
+        if wait {
+            self.blocked.set(true);
+        }
+        wait
+    }
+
+    /// Lets go of the bytes of complete epochs; called between steps.
+    pub(crate) fn release(&self) {
+        let complete = self.complete.get();
+        {
+            let mut in_flight = self.in_flight.borrow_mut();
+            while let Some((timestamp, bytes)) = in_flight.by_epoch.front().copied() {
+                if timestamp >= complete {
+                    break;
+                }
+                in_flight.total -= bytes;
+                in_flight.by_epoch.pop_front();
+            }
+        }
+        if self.blocked.get() {
+            self.blocked.set(false);
+            if self.must_wait() {
+                return;
+            }
+            for source in &*self.sources.borrow() {
+                source.activate();
+            }
+        }
+    }
+
+    /// A host begins (`true`) or ends encoding; the phase is announced while any does.
+    pub(crate) fn encoding(&self, begins: bool) {
+        let mut encoding = self.encoding.borrow_mut();
+        if begins {
+            encoding.0 += 1;
+            if encoding.1.is_none() {
+                encoding.1 = Some(highwater_env::enter(&self.attempt.env, Phase::Encoding));
+            }
+        } else {
+            encoding.0 -= 1;
+            if encoding.0 == 0 {
+                encoding.1 = None;
+            }
+        }
+    }
+}

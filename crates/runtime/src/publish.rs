@@ -1,0 +1,172 @@
+//! Publishing: what becomes visible, in which order, and what of it is done.
+//!
+//! One task a sink hands what committed checkpoints decided to the sink's publisher, oldest first, and repeats what
+//! fails, for as long as the attempt lives. Publishers sit on process 0 alone: the work is a rename or a request for each part,
+//! and one place keeps the order.
+//!
+//! # Invariants
+//!
+//! 3. Output becomes visible only if the entry that covers it exists: a [`Publication`] is made from a [`Committed`].
+//! 4. Every publishing step can be repeated from the log alone: what a publication holds is a function of the entry.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use highwater_env::Phase;
+use highwater_log::{Committed, StagedItem, StagedOutput};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::attempt::Attempt;
+use crate::connector::Publisher;
+
+/// Between tries to publish, at first and at the most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// Some parts that are published in one call.
+#[derive(Clone, Debug)]
+pub(crate) struct Publication {
+    /// The checkpoint that staged the last of the items: the number that the publisher is told.
+    pub(crate) checkpoint: u64,
+    pub(crate) items: Vec<StagedItem>,
+}
+
+/// What of a sink's staged output is to be published, oldest first. All items of a part are in one publication.
+pub(crate) fn publications(sink: &str, staged: &[StagedOutput]) -> Vec<Publication> {
+    let mut last_of: BTreeMap<&str, u64> = BTreeMap::new();
+    let outputs = || staged.iter().filter(|output| output.sink == sink);
+    for output in outputs() {
+        for part in output.items.iter().filter_map(|item| item.part.as_deref()) {
+            let last = last_of.entry(part).or_default();
+            *last = (*last).max(output.checkpoint);
+        }
+    }
+    let mut by_checkpoint: BTreeMap<u64, Vec<StagedItem>> = BTreeMap::new();
+    for item in outputs().flat_map(|output| &output.items) {
+        if let Some(part) = &item.part {
+            by_checkpoint.entry(last_of[part.as_str()]).or_default().push(item.clone());
+        }
+    }
+    by_checkpoint
+        .into_iter()
+        .map(|(checkpoint, items)| Publication { checkpoint, items })
+        .collect()
+}
+
+/// The publishing of one sink.
+pub(crate) struct SinkPublishing {
+    pub(crate) publisher: Arc<dyn Publisher>,
+    queue: UnboundedSender<(u64, Publication)>,
+    published: Arc<AtomicU64>,
+    last_sent: u64,
+}
+
+impl SinkPublishing {
+    /// Starts the task of a sink.
+    pub(crate) fn start(uid: &str, publisher: Arc<dyn Publisher>, attempt: &Arc<Attempt>) -> Self {
+        let (queue, publications) = unbounded_channel();
+        let published = Arc::new(AtomicU64::new(0));
+        let task = publish_all(
+            uid.to_owned(),
+            publisher.clone(),
+            attempt.clone(),
+            publications,
+            published.clone(),
+        );
+        attempt.env.spawn("publish", Box::pin(task));
+        SinkPublishing { publisher, queue, published, last_sent: 0 }
+    }
+
+    /// Publishes, later, what the committed entry decided.
+    pub(crate) fn send(&mut self, committed: Committed, publications: Vec<Publication>) {
+        for publication in publications {
+            self.last_sent = committed.number();
+            // A task that is gone has ended with its attempt.
+            self.queue.send((committed.number(), publication)).ok();
+        }
+    }
+
+    /// Everything that entries up to this one decided is published.
+    pub(crate) fn published(&self) -> u64 {
+        self.published.load(Ordering::SeqCst)
+    }
+
+    /// Whether everything that was sent is published.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.published() >= self.last_sent
+    }
+}
+
+async fn publish_all(
+    uid: String,
+    publisher: Arc<dyn Publisher>,
+    attempt: Arc<Attempt>,
+    mut queue: UnboundedReceiver<(u64, Publication)>,
+    published: Arc<AtomicU64>,
+) {
+    let mut entry = 0;
+    while let Some((number, Publication { checkpoint, items })) = queue.recv().await {
+        if number > entry {
+            // Everything of the entry before has been dealt with.
+            published.fetch_max(entry, Ordering::SeqCst);
+            entry = number;
+        }
+        let mut delay = RETRY.0;
+        loop {
+            if attempt.is_over() {
+                return;
+            }
+            let result = {
+                let _phase = highwater_env::enter(&attempt.env, Phase::Publishing);
+                publisher.publish(checkpoint, items.clone()).await
+            };
+            match result {
+                Ok(()) => break,
+                Err(error) => {
+                    tracing::warn!(sink = uid, checkpoint, %error, "can't publish yet; trying again");
+                    attempt.env.sleep(delay).await;
+                    delay = (delay * 2).min(RETRY.1);
+                }
+            }
+        }
+        let now = (attempt.env.monotonic().as_micros() as u64).max(1);
+        let first = &attempt.counters.first_published_us;
+        first.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed).ok();
+        if queue.is_empty() {
+            published.fetch_max(entry, Ordering::SeqCst);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(name: &str, part: Option<&str>) -> StagedItem {
+        StagedItem {
+            name: name.to_owned(),
+            bytes: 1,
+            rows: 1,
+            checksum: String::new(),
+            part: part.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn a_part_is_published_whole_and_in_order() {
+        let output = |checkpoint, items| StagedOutput { sink: "s".to_owned(), checkpoint, items };
+        let staged = [
+            output(3, vec![item("a", Some("p"))]),
+            output(4, vec![item("b", Some("p")), item("c", Some("q"))]),
+            output(5, vec![item("d", Some("r")), item("e", None)]),
+            StagedOutput { sink: "t".to_owned(), checkpoint: 5, items: vec![item("x", Some("x"))] },
+        ];
+        let names = |publication: &Publication| {
+            let names: Vec<_> = publication.items.iter().map(|item| item.name.clone()).collect();
+            (publication.checkpoint, names.concat())
+        };
+        let found: Vec<_> = publications("s", &staged).iter().map(names).collect();
+        assert_eq!(found, [(4, "abc".to_owned()), (5, "d".to_owned())]);
+    }
+}

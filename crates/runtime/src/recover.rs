@@ -1,0 +1,257 @@
+//! The start of an attempt: take a number in the log, choose a base, read it.
+//!
+//! # Invariant
+//!
+//! 4. (of the log's) Recovery never goes behind an entry whose output may be visible; the decision is
+//!    [`highwater_log::next_base`], this module only brings it facts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use highwater_env::{Env, Phase};
+use highwater_log::{Base, CheckpointEntry, Facts, Log, LogError, ObjectRef, Started};
+use highwater_state::object::Object;
+use highwater_state::{Image, KeyGroups};
+
+use crate::connector::{Delivery, SplitOffset};
+use crate::dataflow::read_splits;
+use crate::plan::{Checked, Role};
+use crate::{Error, Settings};
+
+/// So many objects are read at once.
+const READS: usize = 8;
+
+/// What an attempt starts from.
+pub(crate) struct Recovered {
+    pub(crate) log: Arc<Log>,
+    pub(crate) attempt: u64,
+    pub(crate) job_id: String,
+    /// The log up to the attempt's own entry; empty if checkpoints are off.
+    pub(crate) facts: Facts,
+    pub(crate) base: Option<(u64, CheckpointEntry)>,
+    pub(crate) progress: Progress,
+    pub(crate) key_groups: KeyGroups,
+    /// The objects of the base, in the order of the image's.
+    pub(crate) objects: Vec<ObjectRef>,
+    pub(crate) image: Image,
+    /// For each source, the splits that are to be read, with where to begin.
+    pub(crate) splits: BTreeMap<String, Vec<(String, SplitOffset)>>,
+}
+
+/// How far the base had come.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Progress {
+    pub(crate) interval: u32,
+    pub(crate) clock_ms: u64,
+    pub(crate) trigger: u64,
+}
+
+impl Recovered {
+    /// The first interval of this attempt.
+    pub(crate) fn first_interval(&self) -> u32 {
+        self.progress.interval + 1
+    }
+
+    /// The start of a job that keeps nothing.
+    pub(crate) fn without_checkpoints(log: Log, settings: &Settings) -> Self {
+        Recovered {
+            log: Arc::new(log),
+            attempt: 0,
+            job_id: String::new(),
+            facts: Facts::default(),
+            base: None,
+            progress: Progress::default(),
+            key_groups: KeyGroups::new(settings.key_groups),
+            objects: Vec::new(),
+            image: Image::default(),
+            splits: BTreeMap::new(),
+        }
+    }
+}
+
+/// Takes a number in the log and reads the state of the newest checkpoint that can be recovered to.
+pub(crate) async fn recover(
+    log: Log,
+    plan: Checked,
+    settings: Settings,
+    env: Arc<dyn Env>,
+) -> Result<Recovered, Error> {
+    let _phase = highwater_env::enter(&env, Phase::Recovering);
+    let workers = u32::try_from(settings.workers).unwrap_or(u32::MAX);
+    let Started { attempt, job_id, facts } = log.start(workers, settings.fresh).await?;
+    let exactly_once = plan.nodes().iter().any(|node| match &node.role {
+        Role::Sink(sink) => sink.delivery() == Delivery::ExactlyOnce,
+        _ => false,
+    });
+    let mut broken: BTreeMap<u64, String> = BTreeMap::new();
+    loop {
+        let number = match highwater_log::next_base(&facts, attempt, &broken, exactly_once) {
+            Base::Refuse { why, what_to_do } => return Err(Error::Refused { why, what_to_do }),
+            Base::Fresh => None,
+            Base::Checkpoint(number) => Some(number),
+        };
+        let Some(number) = number else {
+            let key_groups = KeyGroups::new(settings.key_groups);
+            return Ok(Recovered {
+                log: Arc::new(log),
+                attempt,
+                job_id,
+                facts,
+                base: None,
+                progress: Progress::default(),
+                key_groups,
+                objects: Vec::new(),
+                image: Image::default(),
+                splits: BTreeMap::new(),
+            });
+        };
+        let checkpoint =
+            facts.checkpoint(number).expect("a base is a checkpoint among the facts").clone();
+        check_fits(number, &checkpoint, &plan)?;
+        let loaded = load(&log, &checkpoint).await;
+        let (objects, image) = match loaded {
+            Ok(loaded) => loaded,
+            Err(error @ (LogError::Damaged(_) | LogError::Conflict { .. })) => {
+                tracing::warn!(checkpoint = number, %error, "a checkpoint is damaged");
+                broken.insert(number, error.to_string());
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let interval = u32::try_from(checkpoint.interval).map_err(|_| Error::Refused {
+            why: format!("checkpoint {number} has the interval {}", checkpoint.interval),
+            what_to_do: "no job comes that far; start over with --fresh".to_owned(),
+        })?;
+        return Ok(Recovered {
+            log: Arc::new(log),
+            attempt,
+            job_id,
+            facts,
+            progress: Progress {
+                interval,
+                clock_ms: checkpoint.clock_ms,
+                trigger: checkpoint.trigger,
+            },
+            key_groups: KeyGroups::new(checkpoint.configuration.key_groups.max(1)),
+            base: Some((number, checkpoint)),
+            objects,
+            image,
+            splits: BTreeMap::new(),
+        });
+    }
+}
+
+/// Reads every object of a checkpoint, each verified by its checksum.
+async fn load(
+    log: &Log,
+    checkpoint: &CheckpointEntry,
+) -> Result<(Vec<ObjectRef>, Image), LogError> {
+    let manifest = log.get_manifest(&checkpoint.manifest).await?;
+    let names = manifest.objects.clone();
+    let reads = stream::iter(names).map(|object| read(log, object)).buffered(READS);
+    let objects: Vec<Object> = reads.try_collect().await?;
+    Ok((manifest.objects, Image::new(objects)))
+}
+
+async fn read(log: &Log, object: ObjectRef) -> Result<Object, LogError> {
+    let bytes: Bytes = log.get_object(&object).await?;
+    Object::open(&object.name, bytes).map_err(|error| {
+        LogError::Damaged(highwater_log::Damage {
+            path: object.name.clone(),
+            why: highwater_log::Why::Malformed(error.to_string()),
+            kind: None,
+        })
+    })
+}
+
+/// Refuses a checkpoint that this job would not continue.
+fn check_fits(number: u64, checkpoint: &CheckpointEntry, plan: &Checked) -> Result<(), Error> {
+    let version = checkpoint.configuration.hash_version;
+    if version != highwater_codec::HASH_VERSION {
+        return Err(Error::Refused {
+            why: format!("checkpoint {number} places keys by version {version} of the hash"),
+            what_to_do: format!(
+                "this program knows version {}; run the job with the version of Highwater that wrote it",
+                highwater_codec::HASH_VERSION
+            ),
+        });
+    }
+    let nodes = plan.nodes();
+    let kinds: BTreeMap<&str, &str> = (0..nodes.len())
+        .filter(|id| nodes[*id].is_stateful())
+        .map(|id| (plan.uid(id), kind_of(&nodes[id].role, nodes[id].name)))
+        .collect();
+    for operator in &checkpoint.graph {
+        let uid = &operator.uid;
+        match kinds.get(uid.as_str()) {
+            Some(kind) if *kind == operator.kind => {}
+            Some(kind) => {
+                return Err(Error::Refused {
+                    why: format!(
+                        "in checkpoint {number} `{uid}` is a {}, in this job it is a {kind}",
+                        operator.kind
+                    ),
+                    what_to_do: "give the new operator a uid of its own, or start over with --fresh"
+                        .to_owned(),
+                });
+            }
+            None if operator.states.is_empty() => {}
+            None => {
+                return Err(Error::Refused {
+                    why: format!(
+                        "checkpoint {number} holds state of the {} `{uid}`, which this job doesn't have",
+                        operator.kind
+                    ),
+                    what_to_do: "give the operator its old uid back, or start over with --fresh".to_owned(),
+                });
+            }
+        }
+    }
+    for output in &checkpoint.staged {
+        if kinds.get(output.sink.as_str()) != Some(&"sink") {
+            return Err(Error::Refused {
+                why: format!(
+                    "checkpoint {number} holds output for the sink `{}`, not yet published, which this job \
+                     doesn't have",
+                    output.sink
+                ),
+                what_to_do: "give the sink its old name back, or start over with --fresh".to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// What the graph in an entry calls a node.
+pub(crate) fn kind_of(role: &Role, name: &'static str) -> &'static str {
+    match role {
+        Role::Source(_) => "source",
+        Role::Sink(_) => "sink",
+        Role::Operator { .. } => name,
+    }
+}
+
+/// Asks every source for its splits, and where each begins; those at their end are left out.
+pub(crate) fn find_splits(plan: &Checked, recovered: &mut Recovered) -> Result<(), Error> {
+    for (id, node) in plan.nodes().iter().enumerate() {
+        let Role::Source(source) = &node.role else { continue };
+        let uid = plan.uid(id);
+        let known = read_splits(uid, &recovered.image, recovered.key_groups)
+            .map_err(|source| Error::State { uid: uid.to_owned(), source })?;
+        let found = source.splits(&known).map_err(|source| Error::Operator {
+            kind: "source",
+            uid: uid.to_owned(),
+            source,
+        })?;
+        let known: BTreeMap<String, SplitOffset> = known.into_iter().collect();
+        let mut splits: BTreeMap<String, SplitOffset> = known.clone();
+        for split in found {
+            splits.entry(split).or_default();
+        }
+        let unfinished = splits.into_iter().filter(|(_, offset)| !offset.ended).collect();
+        recovered.splits.insert(uid.to_owned(), unfinished);
+    }
+    Ok(())
+}

@@ -1,0 +1,251 @@
+//! Runs one attempt of a job in this process, from the log's tail to the end of its sources.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use highwater_env::{Env, block_on};
+use highwater_log::{Log, Store};
+use object_store::path::Path;
+use timely::communication::Allocator;
+use timely::worker::Config as WorkerConfig;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+use crate::attempt::{Attempt, Control, lock};
+use crate::commit::Committer;
+use crate::dataflow::{self, Pacer, Ready, Worker};
+use crate::plan::{Checked, Plan};
+use crate::recover::{self, Recovered};
+use crate::{Error, Settings};
+
+/// A worker with nothing to do looks around at least so often.
+const PARK_MAX: Duration = Duration::from_millis(50);
+
+/// How an attempt ended without an error.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The number of the attempt; 0 if checkpoints are off.
+    pub attempt: u64,
+    /// The identity of the job's log.
+    pub job_id: String,
+    /// All sources were read to their end. Otherwise somebody stopped the job.
+    pub finished: bool,
+    /// It had finished before, and nothing was run now.
+    pub already_finished: bool,
+    /// The checkpoint it started from, by the number of its entry.
+    pub recovered_from: Option<u64>,
+    /// Records read in this attempt.
+    pub records_in: u64,
+    /// Rows handed to sinks in this attempt.
+    pub records_out: u64,
+    /// Checkpoints committed in this attempt.
+    pub checkpoints: u64,
+}
+
+/// Runs a job until its sources end, it is stopped through the [`Control`], or it fails.
+///
+/// `started` is called once workers are about to run; it must not block. `store` holds the checkpoints, and isn't used if
+/// the settings switch them off.
+///
+/// # Errors
+///
+/// Everything that keeps the job from starting, and whatever ended the attempt.
+pub fn run(
+    job: &str,
+    plan: Plan,
+    settings: Settings,
+    env: Arc<dyn Env>,
+    store: Store,
+    started: impl FnOnce(Control),
+) -> Result<Outcome, Error> {
+    let checkpoints = settings.checkpoint_interval.is_some();
+    let plan = plan.check(checkpoints).map_err(Error::Plan)?;
+    if settings.workers == 0 {
+        return Err(Error::Setting("a job needs at least one worker".to_owned()));
+    }
+    let log = Log::new(store, Path::default(), env.clone(), job);
+    let mut recovered = if checkpoints {
+        let task = recover::recover(log, plan.clone(), settings.clone(), env.clone());
+        block_on(&*env, task)?
+    } else {
+        Recovered::without_checkpoints(log, &settings)
+    };
+    let attempt = Arc::new(Attempt::new(recovered.attempt, settings, env.clone()));
+    let committer = match checkpoints {
+        true => Some(start_committer(job, &plan, &mut recovered, &attempt)?),
+        false => None,
+    };
+    if let Some((number, base)) = &recovered.base
+        && base.finished
+    {
+        let mut committer = committer.expect("a base was found in a log");
+        block_on(&*env, async move { committer.finish().await });
+        return Ok(outcome(&attempt, &recovered, true, Some(*number)));
+    }
+    recover::find_splits(&plan, &mut recovered)?;
+    run_workers(plan, recovered, attempt, committer, started)
+}
+
+fn start_committer(
+    job: &str,
+    plan: &Checked,
+    recovered: &mut Recovered,
+    attempt: &Arc<Attempt>,
+) -> Result<Committer, Error> {
+    // The task must own what it uses; the image isn't needed for it.
+    let image = std::mem::take(&mut recovered.image);
+    let slim = Recovered {
+        log: recovered.log.clone(),
+        attempt: recovered.attempt,
+        job_id: recovered.job_id.clone(),
+        facts: recovered.facts.clone(),
+        base: recovered.base.clone(),
+        progress: recovered.progress,
+        key_groups: recovered.key_groups,
+        objects: Vec::new(),
+        image: Default::default(),
+        splits: Default::default(),
+    };
+    recovered.image = image;
+    let (job, plan, owner) = (job.to_owned(), plan.clone(), attempt.clone());
+    block_on(&*attempt.env, async move { Committer::start(&job, &plan, &slim, &owner).await })
+}
+
+fn outcome(
+    attempt: &Attempt,
+    recovered: &Recovered,
+    already_finished: bool,
+    recovered_from: Option<u64>,
+) -> Outcome {
+    let counters = &attempt.counters;
+    Outcome {
+        attempt: attempt.number,
+        job_id: recovered.job_id.clone(),
+        finished: already_finished,
+        already_finished,
+        recovered_from,
+        records_in: counters.records_in.load(Ordering::Relaxed),
+        records_out: counters.records_out.load(Ordering::Relaxed),
+        checkpoints: counters.checkpoints.load(Ordering::Relaxed),
+    }
+}
+
+fn run_workers(
+    plan: Checked,
+    recovered: Recovered,
+    attempt: Arc<Attempt>,
+    committer: Option<Committer>,
+    started: impl FnOnce(Control),
+) -> Result<Outcome, Error> {
+    let from = recovered.base.as_ref().map(|(number, _)| *number);
+    let workers = attempt.settings.workers;
+    let config = match workers {
+        1 => timely::CommunicationConfig::Thread,
+        workers => timely::CommunicationConfig::Process(workers),
+    };
+    let threads = |why: String| Error::Io {
+        what: "starting workers".to_owned(),
+        source: std::io::Error::other(why),
+    };
+    let (builders, guard) = config.try_build().map_err(threads)?;
+    let (ready, receiver) = unbounded_channel();
+    let (committed, committer_done) = std::sync::mpsc::channel::<()>();
+    if let Some(committer) = committer {
+        let task = async move {
+            committer.run(receiver).await;
+            committed.send(()).ok();
+        };
+        attempt.env.spawn("commit", Box::pin(task));
+    } else {
+        drop(committed);
+    }
+    started(Control(attempt.clone()));
+    let summary = outcome(&attempt, &recovered, false, from);
+    let shared = Arc::new((plan, recovered));
+    let ready = Mutex::new(attempt.settings.checkpoint_interval.map(|_| ready));
+    let (shared, owner) = (Mutex::new(vec![Some(shared); workers]), attempt.clone());
+    let work = move |allocator: Allocator| {
+        let index = allocator.index();
+        let ready = if index == 0 { lock(&ready).take() } else { None };
+        let shared = lock(&shared)[index].take().expect("each worker starts once");
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            work(index, workers, allocator, shared, &owner, ready);
+        }));
+        match result {
+            Ok(()) => owner.worker_done(),
+            Err(panic) => owner.fail(Error::Panic { worker: index, message: message(&*panic) }),
+        }
+    };
+    // Timely's builders can only be built on threads of its own; these are the engine's workers.
+    let guards = timely::communication::initialize_from(builders, guard, work).map_err(threads)?;
+    attempt.wait();
+    // After a failure a worker may hang in a user's function; nobody waits for it.
+    std::mem::forget(guards);
+    if !attempt.is_over() {
+        // The committer ends after the coordinator, which went with its worker.
+        committer_done.recv().ok();
+    }
+    if let Some(failure) = attempt.take_failure() {
+        return Err(failure);
+    }
+    // Nobody may act for an attempt that is over, and this one is.
+    let counters = &attempt.counters;
+    Ok(Outcome {
+        finished: attempt.is_finished(),
+        records_in: counters.records_in.load(Ordering::Relaxed),
+        records_out: counters.records_out.load(Ordering::Relaxed),
+        checkpoints: counters.checkpoints.load(Ordering::Relaxed),
+        ..summary
+    })
+}
+
+/// One worker, from its restored state to the end of its dataflow.
+fn work(
+    index: usize,
+    workers: usize,
+    allocator: Allocator,
+    shared: Arc<(Checked, Recovered)>,
+    attempt: &Arc<Attempt>,
+    ready: Option<UnboundedSender<Ready>>,
+) {
+    let mut timely = timely::worker::Worker::new(WorkerConfig::default(), allocator, None);
+    let worker = Worker::new(index, workers, attempt.clone(), shared.1.key_groups);
+    let built: Result<Rc<Pacer>, Error> = timely.dataflow::<u64, _, _>(|scope| {
+        dataflow::build(scope, &shared.0, &shared.1, &worker, ready)
+    });
+    drop(shared);
+    let pacer = match built {
+        Ok(pacer) => pacer,
+        Err(error) => {
+            attempt.fail(error);
+            return;
+        }
+    };
+    loop {
+        if attempt.is_over() {
+            // Invariant 6: not one step more, so nothing that is dropped now is ever told to others.
+            return;
+        }
+        let now = attempt.env.monotonic();
+        let park = match pacer.due() {
+            Some(due) if due <= now => {
+                pacer.activate();
+                Duration::ZERO
+            }
+            Some(due) => (due - now).min(PARK_MAX),
+            None => PARK_MAX,
+        };
+        if !timely.step_or_park(Some(park)) {
+            return;
+        }
+        worker.release();
+    }
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message").to_owned()
+}
