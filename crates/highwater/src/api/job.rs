@@ -1,0 +1,142 @@
+//! The handle that a job function builds its plan with.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::panic::Location;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use highwater_runtime::plan::{Edge, Exchange, Node, NodeId, Port, Role};
+use highwater_runtime::{Data, Operator, OperatorContext, Plan, Wants};
+
+use super::Stream;
+use crate::connectors::IntoSource;
+
+/// A job under construction: the start of every stream.
+///
+/// Handles are cheap to clone, and all clones build the same plan. Building never fails on the spot: whatever is wrong is
+/// noted with its place in the code, and all of it is reported together before anything runs.
+#[derive(Clone, Default)]
+pub struct Job {
+    plan: Rc<RefCell<Plan>>,
+}
+
+impl Job {
+    /// A job without any nodes.
+    pub(crate) fn new() -> Self {
+        Job::default()
+    }
+
+    /// Takes the plan out; streams that still exist can't change it any more.
+    pub(crate) fn into_plan(self) -> Plan {
+        self.plan.take()
+    }
+
+    /// Reads records from `source`, on all workers, in the splits (files, partitions) that it has.
+    ///
+    /// `uid` names the source in checkpoints: how far it has been read is found again under this name, so keep it when
+    /// the job changes.
+    ///
+    /// A uid that is malformed or taken is reported when the job is checked.
+    ///
+    /// ```
+    /// use highwater::testing::{self, Collect};
+    ///
+    /// let run = testing::run(2, |job| {
+    ///     job.read("numbers", vec![1u64, 2, 3]).write("seen", Collect);
+    /// })?;
+    /// let mut seen = run.committed::<u64>("seen");
+    /// seen.sort();
+    /// assert_eq!(seen, [1, 2, 3]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn read<T: Data>(&self, uid: &str, source: impl IntoSource<T>) -> Stream<T> {
+        let at = Location::caller();
+        let node = self.add(Node {
+            name: "source",
+            uid: None,
+            role: Role::Source(source.into_source()),
+            inputs: Vec::new(),
+            outputs: 1,
+            at,
+        });
+        self.set_uid(node, uid, at);
+        Stream::new(self.clone(), node, 0)
+    }
+
+    /// Appends a node.
+    pub(crate) fn add(&self, node: Node) -> NodeId {
+        self.plan.borrow_mut().add(node)
+    }
+
+    /// Appends an operator.
+    pub(crate) fn operator<O: Operator + 'static>(
+        &self,
+        spec: Spec,
+        make: impl Fn(&OperatorContext) -> O + Send + Sync + 'static,
+    ) -> NodeId {
+        self.add(Node {
+            name: spec.name,
+            uid: None,
+            role: Role::Operator {
+                make: Arc::new(move |context| Box::new(make(context))),
+                wants: spec.wants,
+            },
+            inputs: spec.inputs,
+            outputs: spec.outputs,
+            at: spec.at,
+        })
+    }
+
+    /// Names a node, or notes why it can't have that name.
+    pub(crate) fn set_uid(&self, node: NodeId, uid: &str, at: &Location<'_>) {
+        self.plan.borrow_mut().set_uid(node, uid, at);
+    }
+
+    /// Notes an error of the plan.
+    pub(crate) fn error(&self, at: &Location<'_>, what: impl Into<String>) {
+        self.plan.borrow_mut().error(at, what);
+    }
+
+    /// Whether both handles build the same plan.
+    pub(crate) fn is_same(&self, other: &Job) -> bool {
+        Rc::ptr_eq(&self.plan, &other.plan)
+    }
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.plan.borrow().nodes()).finish()
+    }
+}
+
+/// An operator's place in the plan.
+pub(crate) struct Spec {
+    /// What it does.
+    pub(crate) name: &'static str,
+    /// Where its rows come from.
+    pub(crate) inputs: Vec<Edge>,
+    /// How many outputs it has.
+    pub(crate) outputs: usize,
+    /// What it needs from the runtime.
+    pub(crate) wants: Wants,
+    /// Where in the user's code it was made.
+    pub(crate) at: &'static Location<'static>,
+}
+
+impl Spec {
+    /// A stateless operator with one input and one output.
+    pub(crate) fn stateless(
+        name: &'static str,
+        input: Edge,
+        at: &'static Location<'static>,
+    ) -> Self {
+        Spec { name, inputs: vec![input], outputs: 1, wants: Wants::default(), at }
+    }
+}
+
+/// The edge from `port` that keeps rows on their worker.
+pub(crate) fn pipeline(from: Port) -> Edge {
+    Edge { from, exchange: Exchange::Pipeline }
+}

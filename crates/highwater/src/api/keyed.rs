@@ -1,0 +1,277 @@
+//! Keyed streams, and the operators that remember something for each key.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Add;
+use std::panic::Location;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use highwater_runtime::plan::{Edge, Exchange, Port};
+use highwater_runtime::{Data, Operator, OperatorContext, Wants};
+
+use super::job::{Job, Spec};
+use super::map_with_state::MapWithState;
+use super::process::ProcessOperator;
+use super::running::RunningOperator;
+use super::step::{Best, ByAggregate, Count, Fold, Reduce, Step, Sum};
+use super::update_state::UpdateState;
+use super::{Aggregate, Key, Process, Processed, Running, StateHandle, States, Stream};
+
+/// Records of type `V`, each with a key; all records of a key are on one worker, in the order of each worker that sent them.
+///
+/// Made by [`Stream::key_by`] and [`Stream::keyed`]. Several operators may use one keyed stream.
+///
+/// A **running aggregate** ([`count`](Self::count), [`sum`](Self::sum), [`reduce`](Self::reduce), [`fold`](Self::fold),
+/// [`aggregate`](Self::aggregate), [`min`](Self::min) and its kin) keeps one value for each key, and emits it as [`Running`] says:
+/// once for every epoch in which the key had records, or for every record.
+///
+/// State of a key is kept for ever, unless a function removes it.
+pub struct KeyedStream<K, V> {
+    job: Job,
+    port: Port,
+    rows: PhantomData<fn() -> (K, V)>,
+}
+
+impl<K: Key, V: Data> KeyedStream<K, V> {
+    /// The keyed rows that `port` of `job` emits.
+    pub(crate) fn new(job: Job, port: Port) -> Self {
+        KeyedStream { job, port, rows: PhantomData }
+    }
+
+    /// Appends an operator that gets each key on its worker.
+    pub(crate) fn operator<O: Operator + 'static, U>(
+        &self,
+        name: &'static str,
+        wants: Wants,
+        at: &'static Location<'static>,
+        make: impl Fn(&OperatorContext) -> O + Send + Sync + 'static,
+    ) -> Stream<U> {
+        let inputs = vec![Edge { from: self.port, exchange: Exchange::Keyed }];
+        let node = self.job.operator(Spec { name, inputs, outputs: 1, wants, at }, make);
+        Stream::new(self.job.clone(), node, 0)
+    }
+
+    fn running<S: Step<V>>(
+        &self,
+        name: &'static str,
+        at: &'static Location<'static>,
+        step: S,
+    ) -> Running<K, S::Out> {
+        let step = Arc::new(step);
+        // Decided after the node is made, but before any worker makes its operator.
+        let every_record = Arc::new(AtomicBool::new(false));
+        let asked = every_record.clone();
+        let wants = Wants { state: true, epochs: true };
+        let stream = self.operator(name, wants, at, move |context| {
+            RunningOperator::<K, V, S>::new(context, step.clone(), asked.load(Ordering::Relaxed))
+        });
+        Running::new(stream, every_record)
+    }
+
+    /// How many records each key has had. A running aggregate.
+    #[track_caller]
+    pub fn count(&self) -> Running<K, u64> {
+        self.running("count", Location::caller(), Count)
+    }
+
+    /// The sum of what `number` takes from each record. A running aggregate.
+    ///
+    /// Adds with `+`, whose rules hold for what doesn't fit: a panic in a debug build, wrapping in a release build.
+    #[track_caller]
+    pub fn sum<N>(&self, number: impl Fn(V) -> N + Send + Sync + 'static) -> Running<K, N>
+    where
+        N: Data + Default + Add<Output = N>,
+    {
+        self.running("sum", Location::caller(), Sum(number))
+    }
+
+    /// Combines the records of each key, two at a time: what came out so far, and the next one. A running aggregate.
+    ///
+    /// ```
+    /// use highwater::testing::{self, Collect};
+    ///
+    /// let run = testing::run(2, |job| {
+    ///     let delays = job.read("in", vec![("LH".to_owned(), 5u64), ("LH".to_owned(), 40)]);
+    ///     let worst = delays.keyed().reduce(|a, b| if a > b { a } else { b }).uid("worst");
+    ///     worst.write("out", Collect);
+    /// })?;
+    /// assert_eq!(run.committed::<(String, u64)>("out").last(), Some(&("LH".to_owned(), 40)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn reduce(&self, f: impl Fn(V, V) -> V + Send + Sync + 'static) -> Running<K, V> {
+        self.running("reduce", Location::caller(), Reduce(f))
+    }
+
+    /// Folds the records of each key into an accumulator, which starts as a copy of `init`. A running aggregate.
+    ///
+    /// ```
+    /// use highwater::testing::{self, Collect};
+    ///
+    /// let run = testing::run(2, |job| {
+    ///     let samples = job.read("in", vec![(7u64, 10i64), (7, 20)]);
+    ///     let count_and_sum = samples.keyed().fold((0u64, 0i64), |acc, sample| {
+    ///         acc.0 += 1;
+    ///         acc.1 += sample;
+    ///     });
+    ///     count_and_sum.write("out", Collect);
+    /// })?;
+    /// assert_eq!(run.committed::<(u64, (u64, i64))>("out").last(), Some(&(7, (2, 30))));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn fold<A: Data + Sync>(
+        &self,
+        init: A,
+        add: impl Fn(&mut A, V) + Send + Sync + 'static,
+    ) -> Running<K, A> {
+        self.running("fold", Location::caller(), Fold { init, add })
+    }
+
+    /// Folds the records of each key as `aggregate` says. A running aggregate.
+    #[track_caller]
+    pub fn aggregate<G: Aggregate<In = V>>(&self, aggregate: G) -> Running<K, G::Out> {
+        self.running("aggregate", Location::caller(), ByAggregate(aggregate))
+    }
+
+    /// The smallest record of each key; of several, the first. A running aggregate.
+    #[track_caller]
+    pub fn min(&self) -> Running<K, V>
+    where
+        V: Ord,
+    {
+        self.running("min", Location::caller(), Best(|held: &V, new: &V| new < held))
+    }
+
+    /// The largest record of each key; of several, the first. A running aggregate.
+    #[track_caller]
+    pub fn max(&self) -> Running<K, V>
+    where
+        V: Ord,
+    {
+        self.running("max", Location::caller(), Best(|held: &V, new: &V| new > held))
+    }
+
+    /// The record of each key for which `order` is smallest; of several, the first. A running aggregate.
+    #[track_caller]
+    pub fn min_by_key<O: Ord>(
+        &self,
+        order: impl Fn(&V) -> O + Send + Sync + 'static,
+    ) -> Running<K, V> {
+        let beats = move |held: &V, new: &V| order(new) < order(held);
+        self.running("min_by_key", Location::caller(), Best(beats))
+    }
+
+    /// The record of each key for which `order` is largest; of several, the first. A running aggregate.
+    #[track_caller]
+    pub fn max_by_key<O: Ord>(
+        &self,
+        order: impl Fn(&V) -> O + Send + Sync + 'static,
+    ) -> Running<K, V> {
+        let beats = move |held: &V, new: &V| order(new) > order(held);
+        self.running("max_by_key", Location::caller(), Best(beats))
+    }
+
+    /// At the end of every trigger, gives each key a new state from its old state and all values that it got in the
+    /// trigger, and emits every key with its state.
+    ///
+    /// `f` runs for every key that has state or new values, also for a key without new values (with an empty vector); its
+    /// answer is the key's new state, and none removes the key. Values of a key are in the order in which they came.
+    /// The values of a trigger that isn't over are part of the state, so it doesn't matter where checkpoints fall.
+    ///
+    /// A run over all keys costs time in proportion to their number. A state that equals the old one isn't written
+    /// to the next checkpoint, which is why states must be comparable.
+    ///
+    /// ```
+    /// use highwater::testing::{self, Collect};
+    ///
+    /// let run = testing::run(2, |job| {
+    ///     let words = job.read("in", vec!["a".to_owned(), "b".to_owned(), "a".to_owned()]);
+    ///     let counts = words.key_by(|word| word.clone()).update_state_by_key(
+    ///         |_word, new: Vec<String>, old: Option<u64>| Some(old.unwrap_or(0) + new.len() as u64),
+    ///     );
+    ///     counts.uid("counts").write("out", Collect);
+    /// })?;
+    /// let last = run.last_per_key::<String, u64>("out");
+    /// assert_eq!(last["a"], 2);
+    /// assert_eq!(last["b"], 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn update_state_by_key<S: Data + PartialEq>(
+        &self,
+        f: impl Fn(&K, Vec<V>, Option<S>) -> Option<S> + Send + Sync + 'static,
+    ) -> Stream<(K, S)> {
+        let f = Arc::new(f);
+        let wants = Wants { state: true, epochs: true };
+        self.operator("update_state_by_key", wants, Location::caller(), move |context| {
+            UpdateState::<K, V, S, _>::new(context, f.clone())
+        })
+    }
+
+    /// Maps each record with a function that may read and change its key's state; emits its answers at once.
+    ///
+    /// ```
+    /// use highwater::StateHandle;
+    /// use highwater::testing::{self, Collect};
+    ///
+    /// let run = testing::run(2, |job| {
+    ///     let levels = job.read("in", vec![(1u64, 20i64), (1, 23), (1, 19)]);
+    ///     // How much a level has changed since the record before.
+    ///     let steps = levels.keyed().map_with_state(|_, level, last: &mut StateHandle<i64>| {
+    ///         let step = last.get().map(|last| level - last);
+    ///         last.set(level);
+    ///         step
+    ///     });
+    ///     steps.uid("steps").write("out", Collect);
+    /// })?;
+    /// assert_eq!(run.committed::<i64>("out"), [3, -4]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn map_with_state<S: Data, U: Data>(
+        &self,
+        f: impl Fn(&K, V, &mut StateHandle<'_, S>) -> Option<U> + Send + Sync + 'static,
+    ) -> Stream<U> {
+        let f = Arc::new(f);
+        let wants = Wants { state: true, epochs: false };
+        self.operator("map_with_state", wants, Location::caller(), move |context| {
+            MapWithState::<K, V, S, U, _>::new(context, f.clone())
+        })
+    }
+
+    /// Runs a process function: code with named states of any kind, called for each record. See [`Process`].
+    ///
+    /// `declare` is mostly `P::declare`; a closure can bring parameters. It is called once when the plan is made, to see
+    /// which states there are, and once for every worker; it must declare the same states every time.
+    ///
+    /// Two states of one name are reported when the job is checked.
+    #[track_caller]
+    pub fn process<P: Process<Key = K, In = V>>(
+        &self,
+        declare: impl Fn(&mut States<P>) -> P + Send + Sync + 'static,
+    ) -> Processed<P::Out> {
+        let at = Location::caller();
+        for error in States::trial(&declare) {
+            self.job.error(at, error);
+        }
+        let wants = Wants { state: true, epochs: false };
+        let main = self
+            .operator("process", wants, at, move |context| ProcessOperator::new(context, &declare));
+        Processed::new(main)
+    }
+}
+
+impl<K, V> Clone for KeyedStream<K, V> {
+    fn clone(&self) -> Self {
+        KeyedStream { job: self.job.clone(), port: self.port, rows: PhantomData }
+    }
+}
+
+impl<K, V> fmt::Debug for KeyedStream<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (key, value) = (std::any::type_name::<K>(), std::any::type_name::<V>());
+        write!(f, "KeyedStream<{key}, {value}>({}.{})", self.port.node, self.port.output)
+    }
+}

@@ -1,0 +1,210 @@
+//! A map for each key.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use highwater_codec::hash_key;
+use highwater_runtime::Data;
+use highwater_state::{ByFirst, Hashing, KeyGroups, KeyedTable, Kind, StateTable};
+
+use super::states::ProcessTable;
+use super::{Context, Process};
+use crate::api::Key;
+
+/// The handle of a state with a map for each key; see [`States::map`](super::States::map).
+///
+/// Its methods act on the present key. Entries are stored one by one: a change costs the same however large the map is.
+///
+/// # Panics
+///
+/// Every method panics when it is given the context of another process function than the one that declared the handle.
+pub struct Map<M, T> {
+    index: usize,
+    entry: PhantomData<fn() -> (M, T)>,
+}
+
+impl<M: Key, T: Data> Map<M, T> {
+    pub(super) fn new(index: usize) -> Self {
+        Map { index, entry: PhantomData }
+    }
+
+    /// A copy of the value at `at`, if there is one.
+    pub fn get<P: Process>(&self, cx: &Context<P>, at: &M) -> Option<T> {
+        self.get_ref(cx, at).cloned()
+    }
+
+    /// The value at `at`, if there is one.
+    pub fn get_ref<'a, P: Process>(&self, cx: &'a Context<P>, at: &M) -> Option<&'a T> {
+        let (map, hash, key) = cx.state::<MapTable<P::Key, M, T>>(self.index);
+        let (lookup, place) = map.places.find(hash, key, at)?;
+        map.entries.get_hashed(hash, *lookup, place)
+    }
+
+    /// Whether there is a value at `at`.
+    pub fn contains<P: Process>(&self, cx: &Context<P>, at: &M) -> bool {
+        let (map, hash, key) = cx.state::<MapTable<P::Key, M, T>>(self.index);
+        map.places.find(hash, key, at).is_some()
+    }
+
+    /// Puts `value` at `at`; gives the value that was there.
+    pub fn insert<P: Process>(&self, cx: &mut Context<P>, at: M, value: T) -> Option<T> {
+        let (map, hash, key) = cx.state_mut::<MapTable<P::Key, M, T>>(self.index);
+        let place = (key.clone(), at);
+        let lookup = lookup(&place);
+        map.places.insert(hash, lookup, &place);
+        let mut value = Some(value);
+        let (slot, _) =
+            map.entries.upsert_hashed(hash, lookup, place, || value.take().expect("taken once"));
+        value.map(|value| std::mem::replace(slot, value))
+    }
+
+    /// Removes the value at `at`, and gives it.
+    pub fn remove<P: Process>(&self, cx: &mut Context<P>, at: &M) -> Option<T> {
+        let (map, hash, key) = cx.state_mut::<MapTable<P::Key, M, T>>(self.index);
+        let (lookup, place) = map.places.remove(hash, key, at)?;
+        map.entries.remove_hashed(hash, lookup, &place)
+    }
+
+    /// All entries, in no particular order.
+    pub fn iter<'a, P: Process>(
+        &self,
+        cx: &'a Context<P>,
+    ) -> impl Iterator<Item = (&'a M, &'a T)> + use<'a, P, M, T> {
+        let (map, hash, key) = cx.state::<MapTable<P::Key, M, T>>(self.index);
+        map.places.of(hash, key).map(move |(lookup, place)| {
+            let value = map.entries.get_hashed(hash, *lookup, place).expect(LISTED);
+            (&place.1, value)
+        })
+    }
+
+    /// How many entries there are.
+    pub fn len<P: Process>(&self, cx: &Context<P>) -> usize {
+        let (map, hash, key) = cx.state::<MapTable<P::Key, M, T>>(self.index);
+        map.places.len(hash, key)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty<P: Process>(&self, cx: &Context<P>) -> bool {
+        self.len(cx) == 0
+    }
+
+    /// Removes all entries.
+    pub fn clear<P: Process>(&self, cx: &mut Context<P>) {
+        let (map, hash, key) = cx.state_mut::<MapTable<P::Key, M, T>>(self.index);
+        for (lookup, place) in map.places.forget(hash, key) {
+            map.entries.remove_hashed(hash, lookup, &place);
+        }
+    }
+}
+
+const LISTED: &str = "an entry that is listed exists";
+
+#[inline]
+fn lookup<K: Data, M: Data>(place: &(K, M)) -> u64 {
+    <ByFirst as Hashing<(K, M)>>::lookup(place)
+}
+
+impl<M, T> fmt::Debug for Map<M, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Map({})", self.index)
+    }
+}
+
+/// The state behind it.
+pub(super) struct MapTable<K, M, T> {
+    entries: KeyedTable<(K, M), T, ByFirst>,
+    places: Places<K, M>,
+}
+
+impl<K: Data + Eq, M: Key, T: Data> MapTable<K, M, T> {
+    pub(super) fn new(name: &str, key_groups: KeyGroups, groups: Range<u32>) -> Self {
+        MapTable {
+            entries: KeyedTable::new(name, Kind::MapEntry, key_groups, groups),
+            places: Places(HashTable::new()),
+        }
+    }
+}
+
+impl<K: Data + Eq, M: Key, T: Data> ProcessTable for MapTable<K, M, T> {
+    fn state_table(&mut self) -> &mut dyn StateTable {
+        &mut self.entries
+    }
+
+    fn restored(&mut self) {
+        for group in 0..self.entries.group_count() {
+            for (place, _) in self.entries.group_entries(group) {
+                let hash = hash_key(&place.0).expect("a key that was stored can be hashed");
+                self.places.insert(hash, lookup(place), place);
+            }
+        }
+    }
+}
+
+/// Which entries each key's map has; derived from the entries. It holds places as the table of entries is asked for
+/// them, so that reading copies neither the key nor the map key.
+struct Places<K, M>(HashTable<KeyPlaces<K, M>>);
+
+struct KeyPlaces<K, M> {
+    hash: u64,
+    key: K,
+    /// By the hash of the map key alone.
+    places: HashTable<Place<K, M>>,
+}
+
+/// An entry's lookup hash, and where it is.
+type Place<K, M> = (u64, (K, M));
+
+#[inline]
+fn part_hash<M: Data>(at: &M) -> u64 {
+    hash_key(at).expect("a key of a map can be serialized")
+}
+
+impl<K: Data + Eq, M: Key> Places<K, M> {
+    fn key_places(&self, hash: u64, key: &K) -> Option<&HashTable<Place<K, M>>> {
+        self.0.find(hash, |map| map.key == *key).map(|map| &map.places)
+    }
+
+    fn find(&self, hash: u64, key: &K, at: &M) -> Option<&Place<K, M>> {
+        self.key_places(hash, key)?.find(part_hash(at), |(_, place)| place.1 == *at)
+    }
+
+    fn of(&self, hash: u64, key: &K) -> impl Iterator<Item = &Place<K, M>> {
+        self.key_places(hash, key).into_iter().flatten()
+    }
+
+    fn len(&self, hash: u64, key: &K) -> usize {
+        self.key_places(hash, key).map_or(0, HashTable::len)
+    }
+
+    fn insert(&mut self, hash: u64, lookup: u64, place: &(K, M)) {
+        let map = match self.0.entry(hash, |map| map.key == place.0, |map| map.hash) {
+            Entry::Occupied(map) => map.into_mut(),
+            Entry::Vacant(free) => {
+                let places = HashTable::new();
+                free.insert(KeyPlaces { hash, key: place.0.clone(), places }).into_mut()
+            }
+        };
+        let hasher = |(_, place): &Place<K, M>| part_hash(&place.1);
+        map.places
+            .entry(part_hash(&place.1), |(_, other)| other.1 == place.1, hasher)
+            .or_insert_with(|| (lookup, place.clone()));
+    }
+
+    fn remove(&mut self, hash: u64, key: &K, at: &M) -> Option<Place<K, M>> {
+        let mut map = self.0.find_entry(hash, |map| map.key == *key).ok()?;
+        let places = &mut map.get_mut().places;
+        let place = places.find_entry(part_hash(at), |(_, place)| place.1 == *at).ok()?.remove().0;
+        if places.is_empty() {
+            map.remove();
+        }
+        Some(place)
+    }
+
+    fn forget(&mut self, hash: u64, key: &K) -> HashTable<Place<K, M>> {
+        let found = self.0.find_entry(hash, |map| map.key == *key);
+        found.map_or_else(|_| HashTable::new(), |map| map.remove().0.places)
+    }
+}

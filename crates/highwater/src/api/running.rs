@@ -1,0 +1,187 @@
+//! Running aggregates: one value for each key, for ever, told whenever it has changed.
+
+use std::fmt;
+use std::mem::needs_drop;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::vec;
+
+use highwater_runtime::{
+    Batch, BoxError, Data, Epoch, EpochEnd, Keyed, Operator, OperatorContext, Outputs, Work,
+};
+use highwater_state::{KeyedTable, Kind, StateTable};
+
+use super::changed::{Marked, PerEpoch};
+use super::stateless::emit;
+use super::step::Step;
+use super::{BATCH_ROWS, SLICE_ROWS, Stream};
+
+/// What comes out of a running aggregate: a stream of keys with their present value, and what can be said about it.
+///
+/// It is a [`Stream`] for all that one does with streams, and becomes one by a [`uid`](Stream::uid) or by `into()`. At the end of every epoch it has a row for each key that had
+/// records in the epoch, with the latest value; while epochs overlap, this may tell some records of the next
+/// epoch already. Every key's last row is exact.
+pub struct Running<K, O> {
+    stream: Stream<(K, O)>,
+    every_record: Arc<AtomicBool>,
+}
+
+impl<K, O> Running<K, O> {
+    /// A running aggregate whose operator reads `every_record` when it is made.
+    pub(super) fn new(stream: Stream<(K, O)>, every_record: Arc<AtomicBool>) -> Self {
+        Running { stream, every_record }
+    }
+
+    /// Emits a row at once for every record, instead of one for each changed key and epoch. Comes before [`uid`](Stream::uid).
+    ///
+    /// ```
+    /// use highwater::testing::{self, Collect};
+    ///
+    /// let run = testing::run(1, |job| {
+    ///     let words = job.read("in", vec!["a".to_owned(), "a".to_owned()]);
+    ///     words.key_by(|word| word.clone()).count().every_record().write("out", Collect);
+    /// })?;
+    /// assert_eq!(run.committed::<(String, u64)>("out"), [("a".to_owned(), 1), ("a".to_owned(), 2)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn every_record(self) -> Self {
+        self.every_record.store(true, Ordering::Relaxed);
+        self
+    }
+}
+
+impl<K, O> Deref for Running<K, O> {
+    type Target = Stream<(K, O)>;
+
+    fn deref(&self) -> &Stream<(K, O)> {
+        &self.stream
+    }
+}
+
+impl<K, O> From<Running<K, O>> for Stream<(K, O)> {
+    fn from(running: Running<K, O>) -> Self {
+        running.stream
+    }
+}
+
+impl<K, O> fmt::Debug for Running<K, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.stream.fmt(f)
+    }
+}
+
+/// The operator: one lookup a record.
+pub(super) struct RunningOperator<K, V, S: Step<V>> {
+    step: Arc<S>,
+    accumulators: KeyedTable<K, Marked<S::Acc>>,
+    changed: PerEpoch<(u64, K)>,
+    /// What is left to emit of the epoch that is being completed.
+    emitting: vec::IntoIter<(u64, K)>,
+    every_record: bool,
+}
+
+impl<K: Data + Eq, V: Data, S: Step<V>> RunningOperator<K, V, S> {
+    pub(super) fn new(context: &OperatorContext, step: Arc<S>, every_record: bool) -> Self {
+        let (key_groups, groups) = (context.key_groups, context.groups.clone());
+        RunningOperator {
+            step,
+            accumulators: KeyedTable::new("accumulator", Kind::Accumulator, key_groups, groups),
+            changed: PerEpoch::default(),
+            emitting: Vec::new().into_iter(),
+            every_record,
+        }
+    }
+
+    /// Adds a value to its key's accumulator.
+    #[inline]
+    fn add(&mut self, hash: u64, key: K, value: V) -> &mut Marked<S::Acc> {
+        // Taken by whichever of the two needs it.
+        let mut value = Some(value);
+        let (acc, _) = self.accumulators.upsert_hashed(hash, hash, key, || {
+            Marked::new(self.step.first(value.take().expect("taken once")))
+        });
+        if let Some(value) = value {
+            self.step.add(&mut acc.value, value);
+        }
+        acc
+    }
+
+    fn add_and_emit(&mut self, keyed: Keyed<K, V>, out: &mut Outputs) {
+        let mut rows = Vec::with_capacity(keyed.rows.len());
+        for (hash, (key, value)) in keyed.hashes.into_iter().zip(keyed.rows) {
+            let copy = key.clone();
+            let step = self.step.clone();
+            let acc = self.add(hash, key, value);
+            rows.push((copy, step.out(&acc.value)));
+        }
+        emit(out, 0, Batch::new(rows));
+    }
+
+    fn add_and_list(&mut self, epoch: Epoch, keyed: Keyed<K, V>) {
+        let mut list = std::mem::take(self.changed.of(epoch));
+        for (hash, (key, value)) in keyed.hashes.into_iter().zip(keyed.rows) {
+            // The table keeps the key, so the list needs a copy made before it is known whether the list needs it. A key that
+            // owns nothing is copied for free. For one that does, looking first costs less than a copy.
+            let copy = if needs_drop::<K>() {
+                let acc = self.accumulators.get_hashed(hash, hash, &key);
+                acc.is_none_or(|acc| acc.is_new_in(epoch)).then(|| key.clone())
+            } else {
+                Some(key.clone())
+            };
+            let acc = self.add(hash, key, value);
+            if acc.is_new_in(epoch) {
+                acc.touch(epoch);
+                list.push((hash, copy.expect("copied, since it is new")));
+            }
+        }
+        *self.changed.of(epoch) = list;
+    }
+}
+
+impl<K: Data + Eq, V: Data, S: Step<V>> Operator for RunningOperator<K, V, S> {
+    fn receive(
+        &mut self,
+        _: usize,
+        epoch: Epoch,
+        batch: Batch,
+        out: &mut Outputs,
+    ) -> Result<(), BoxError> {
+        let keyed = batch.take::<Keyed<K, V>>()?;
+        if self.every_record {
+            self.add_and_emit(keyed, out);
+        } else {
+            self.add_and_list(epoch, keyed);
+        }
+        Ok(())
+    }
+
+    fn complete(&mut self, end: &EpochEnd, out: &mut Outputs) -> Result<Work, BoxError> {
+        if self.emitting.len() == 0 {
+            self.emitting = self.changed.take(end.epoch).into_iter();
+        }
+        for _ in 0..SLICE_ROWS / BATCH_ROWS {
+            let (accumulators, step) = (&self.accumulators, &self.step);
+            let rows: Vec<(K, S::Out)> = self
+                .emitting
+                .by_ref()
+                .take(BATCH_ROWS)
+                .map(|(hash, key)| {
+                    let acc = accumulators.get_hashed(hash, hash, &key);
+                    let out = step.out(&acc.expect("a changed key has an accumulator").value);
+                    (key, out)
+                })
+                .collect();
+            emit(out, 0, Batch::new(rows));
+        }
+        Ok(if self.emitting.len() == 0 { Work::Done } else { Work::More })
+    }
+
+    fn tables(&mut self) -> Vec<&mut dyn StateTable> {
+        vec![&mut self.accumulators]
+    }
+
+    fn restored(&mut self) {
+        debug_assert!(self.changed.is_empty(), "no epoch has begun");
+    }
+}

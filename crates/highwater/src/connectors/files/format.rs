@@ -1,0 +1,230 @@
+//! What a file's lines are: text, JSON or CSV; how rows are read from them and written to them.
+
+use std::fmt::{Display, Write as _};
+
+use highwater_runtime::{BoxError, Data};
+use memchr::memchr;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::blocks::{Block, Framing};
+use super::csv::de::Layout;
+use super::csv::ser;
+use super::csv::tokens::{Tokens, without_line_end};
+use super::{Csv, Ndjson, Text};
+
+/// A format from which rows of type `T` can be read.
+pub(crate) trait ReadFormat<T>: Clone + Send + Sync + 'static {
+    /// What separates records.
+    fn framing(&self) -> Framing;
+
+    /// What parses it.
+    type Parser: Parser<T> + 'static;
+
+    /// Makes a parser.
+    fn parser(&self) -> Self::Parser;
+}
+
+/// Turns records into rows.
+pub(crate) trait Parser<T> {
+    /// A new block comes, perhaps of another file.
+    fn begin(&mut self, block: &Block) {
+        let _ = block;
+    }
+
+    /// Reads the record at the begin of `data`, which isn't empty: its length, and the row; none for an empty line that
+    /// is no record.
+    fn next(&mut self, data: &[u8]) -> (usize, Result<Option<T>, BoxError>);
+}
+
+/// A format to which rows of type `T` can be written.
+pub(crate) trait WriteFormat<T>: Clone + Send + Sync + 'static {
+    /// Appends a row.
+    fn write(&self, row: &T, out: &mut Vec<u8>) -> Result<(), BoxError>;
+
+    /// What a file of rows like this one begins with.
+    fn header(&self, row: &T) -> Result<Vec<u8>, BoxError> {
+        let _ = row;
+        Ok(Vec::new())
+    }
+}
+
+/// What a sink's files look like, whatever the rows.
+pub(crate) trait FileFormat: Clone + Send + Sync + 'static {
+    /// What the names of files end with.
+    const EXTENSION: &'static str;
+
+    /// The length of the header at the begin of a file's content.
+    fn header_length(&self, content: &[u8]) -> usize {
+        let _ = content;
+        0
+    }
+}
+
+fn line(data: &[u8]) -> &[u8] {
+    &data[..memchr(b'\n', data).map_or(data.len(), |at| at + 1)]
+}
+
+/// The parser of text.
+#[derive(Debug)]
+pub(crate) struct TextParser;
+
+impl ReadFormat<String> for Text {
+    type Parser = TextParser;
+
+    fn framing(&self) -> Framing {
+        Framing::Lines
+    }
+
+    fn parser(&self) -> TextParser {
+        TextParser
+    }
+}
+
+impl Parser<String> for TextParser {
+    fn next(&mut self, data: &[u8]) -> (usize, Result<Option<String>, BoxError>) {
+        let line = line(data);
+        let text = match std::str::from_utf8(without_line_end(line)) {
+            Ok(text) => Ok(Some(text.to_owned())),
+            Err(error) => {
+                Err(format!("expected UTF-8 text, and byte {} isn't", error.valid_up_to() + 1)
+                    .into())
+            }
+        };
+        (line.len(), text)
+    }
+}
+
+/// The parser of JSON.
+#[derive(Debug)]
+pub(crate) struct JsonParser;
+
+impl<T: DeserializeOwned> ReadFormat<T> for Ndjson {
+    type Parser = JsonParser;
+
+    fn framing(&self) -> Framing {
+        Framing::Lines
+    }
+
+    fn parser(&self) -> JsonParser {
+        JsonParser
+    }
+}
+
+impl<T: DeserializeOwned> Parser<T> for JsonParser {
+    fn next(&mut self, data: &[u8]) -> (usize, Result<Option<T>, BoxError>) {
+        let line = line(data);
+        if line.trim_ascii().is_empty() {
+            return (line.len(), Ok(None));
+        }
+        let row = serde_json::from_slice(line).map(Some).map_err(|error| {
+            // The line's number is said elsewhere; within it, only the column helps.
+            let text = error.to_string();
+            let what = text.split(" at line ").next().unwrap_or(&text);
+            format!("{what} (character {})", error.column()).into()
+        });
+        (line.len(), row)
+    }
+}
+
+/// The parser of CSV.
+pub(crate) struct CsvParser {
+    delimiter: u8,
+    tokens: Tokens,
+    layout: Layout,
+    /// Whether the block has quotes.
+    quotes: bool,
+    position: Option<u64>,
+}
+
+impl<T: DeserializeOwned> ReadFormat<T> for Csv {
+    type Parser = CsvParser;
+
+    fn framing(&self) -> Framing {
+        Framing::Csv { delimiter: self.delimiter, header: self.header }
+    }
+
+    fn parser(&self) -> CsvParser {
+        CsvParser {
+            delimiter: self.delimiter,
+            tokens: Tokens::default(),
+            layout: Layout::new(None),
+            quotes: false,
+            position: None,
+        }
+    }
+}
+
+impl<T: DeserializeOwned> Parser<T> for CsvParser {
+    fn begin(&mut self, block: &Block) {
+        self.quotes = memchr(b'"', &block.data).is_some();
+        // The next block of the same file has the same columns.
+        if self.position != Some(block.position) || !self.layout.is_for(block.header.as_ref()) {
+            self.layout = Layout::new(block.header.clone());
+        }
+        self.position = Some(block.position + block.data.len() as u64);
+    }
+
+    #[inline]
+    fn next(&mut self, data: &[u8]) -> (usize, Result<Option<T>, BoxError>) {
+        let length = self.tokens.split(data, self.delimiter, self.quotes);
+        if length <= 2 && without_line_end(&data[..length]).is_empty() {
+            return (length, Ok(None));
+        }
+        let row = self.layout.row(self.tokens.record(data));
+        (length, row.map(Some).map_err(BoxError::from))
+    }
+}
+
+impl<T: Data + Display> WriteFormat<T> for Text {
+    fn write(&self, row: &T, out: &mut Vec<u8>) -> Result<(), BoxError> {
+        struct Bytes<'o>(&'o mut Vec<u8>);
+        impl std::fmt::Write for Bytes<'_> {
+            fn write_str(&mut self, text: &str) -> std::fmt::Result {
+                self.0.extend_from_slice(text.as_bytes());
+                Ok(())
+            }
+        }
+        write!(Bytes(out), "{row}")?;
+        out.push(b'\n');
+        Ok(())
+    }
+}
+
+impl<T: Serialize> WriteFormat<T> for Ndjson {
+    fn write(&self, row: &T, out: &mut Vec<u8>) -> Result<(), BoxError> {
+        serde_json::to_writer(&mut *out, row)?;
+        out.push(b'\n');
+        Ok(())
+    }
+}
+
+impl<T: Serialize> WriteFormat<T> for Csv {
+    #[inline]
+    fn write(&self, row: &T, out: &mut Vec<u8>) -> Result<(), BoxError> {
+        Ok(ser::write_row(row, self.delimiter, out)?)
+    }
+
+    fn header(&self, row: &T) -> Result<Vec<u8>, BoxError> {
+        if self.header { Ok(ser::header(row, self.delimiter)?) } else { Ok(Vec::new()) }
+    }
+}
+
+impl FileFormat for Text {
+    const EXTENSION: &'static str = "txt";
+}
+
+impl FileFormat for Ndjson {
+    const EXTENSION: &'static str = "ndjson";
+}
+
+impl FileFormat for Csv {
+    const EXTENSION: &'static str = "csv";
+
+    fn header_length(&self, content: &[u8]) -> usize {
+        if !self.header {
+            return 0;
+        }
+        super::csv::tokens::record_end(content, self.delimiter).unwrap_or(content.len())
+    }
+}

@@ -1,0 +1,272 @@
+//! Files as source and sink: text, newline-delimited JSON, CSV; gzip on the way in.
+//!
+//! ```text
+//!  discover: which splits ─▶ blocks: whole records ─▶ source: rows ─▶ job ─▶ writer: staged files ─▶ publisher: parts
+//!                                      format, csv: lines and rows
+//! ```
+
+mod blocks;
+mod csv;
+mod discover;
+mod folder;
+mod pace;
+mod format;
+mod publisher;
+mod source;
+mod writer;
+
+use std::fmt::Display;
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use highwater_runtime::Data;
+use highwater_runtime::connector::{Sink, Source};
+
+use super::{IntoSink, IntoSource};
+use publisher::Roll;
+use source::FileSource;
+use writer::FileSink;
+
+/// Files, to read from or to write to.
+///
+/// To read, name a file, a pattern (`data/*.csv`) or a folder; files that end in `.gz` are unzipped. To write, name a folder: it fills
+/// with `part-...` files, which appear whole, with the checkpoint that covers them, and never change.
+///
+/// ```
+/// use highwater::connectors::Files;
+///
+/// let flights = Files::csv("data/flights.csv.gz");
+/// let measurements = Files::csv("data/*.txt").delimiter(b';').without_header();
+/// let worst = Files::ndjson("out/worst");
+/// # let _ = (flights, measurements, worst);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Files<F = Csv> {
+    path: PathBuf,
+    format: F,
+    split_bytes: Option<u64>,
+    rate: Option<u64>,
+    roll: Roll,
+}
+
+/// The format of [`Files::csv`].
+#[derive(Clone, Debug)]
+pub struct Csv {
+    header: bool,
+    delimiter: u8,
+}
+
+/// The format of [`Files::ndjson`].
+#[derive(Clone, Debug)]
+pub struct Ndjson;
+
+/// The format of [`Files::text`].
+#[derive(Clone, Debug)]
+pub struct Text;
+
+/// Lines are cut off one another anywhere, so that large files are read by several workers.
+const SPLIT_BYTES: u64 = 64 << 20;
+
+impl Files {
+    /// Comma-separated values with a header.
+    ///
+    /// A struct takes its fields from the columns of the same names, whatever their order; a tuple takes them by
+    /// position. An empty field is `None`. The first record names the columns ([`Files::without_header`] if it doesn't).
+    ///
+    /// ```
+    /// use highwater::connectors::{Files, IntoSource};
+    ///
+    /// #[derive(Clone, serde::Serialize, serde::Deserialize)]
+    /// struct Flight { carrier: String, delay: Option<i32> }
+    ///
+    /// let source = IntoSource::<Flight>::into_source(Files::csv("data/flights.csv"));
+    /// # let _ = source;
+    /// ```
+    pub fn csv(path: impl AsRef<Path>) -> Files<Csv> {
+        // A line end within quotes can't be told from one that ends a record without reading from the file's begin.
+        Files::new(path.as_ref(), Csv { header: true, delimiter: b',' }, None)
+    }
+
+    /// One JSON value a line.
+    ///
+    /// ```
+    /// use highwater::connectors::Files;
+    /// let events = Files::ndjson("events/");
+    /// # let _ = events;
+    /// ```
+    pub fn ndjson(path: impl AsRef<Path>) -> Files<Ndjson> {
+        Files::new(path.as_ref(), Ndjson, Some(SPLIT_BYTES))
+    }
+
+    /// Lines of text: read as `String`, without their line ends; written from anything that can be displayed.
+    ///
+    /// ```
+    /// use highwater::connectors::Files;
+    /// let lines = Files::text("logs/*.log");
+    /// # let _ = lines;
+    /// ```
+    pub fn text(path: impl AsRef<Path>) -> Files<Text> {
+        Files::new(path.as_ref(), Text, Some(SPLIT_BYTES))
+    }
+}
+
+impl<F> Files<F> {
+    fn new(path: &Path, format: F, split_bytes: Option<u64>) -> Self {
+        Files { path: path.to_owned(), format, split_bytes, rate: None, roll: Roll::default() }
+    }
+
+    /// Cuts files larger than this into pieces that are read in parallel. Text and NDJSON are cut at 64 MB by
+    /// themselves.
+    ///
+    /// CSV is not, because a piece can only begin at a line end, and one within quotes looks the same as one between
+    /// records: say this only if no field has a line end in it. Compressed files are never cut.
+    ///
+    /// ```
+    /// use highwater::connectors::Files;
+    /// let big = Files::csv("data/measurements.csv").split_bytes(256 << 20);
+    /// # let _ = big;
+    /// ```
+    #[must_use]
+    pub fn split_bytes(self, bytes: u64) -> Self {
+        Files { split_bytes: Some(bytes), ..self }
+    }
+
+    /// Reads so many records a second, over all workers, from the start of the attempt on. What a pause held back comes at once behind it. For
+    /// reading.
+    ///
+    /// ```
+    /// use highwater::connectors::Files;
+    /// let slow = Files::csv("data/flights.csv").rate(10_000);
+    /// # let _ = slow;
+    /// ```
+    #[must_use]
+    pub fn rate(self, records_per_second: u64) -> Self {
+        Files { rate: Some(records_per_second), ..self }
+    }
+
+    /// Begins a new file when one is this large; 128 MB if not said. For writing.
+    ///
+    /// ```
+    /// use highwater::connectors::Files;
+    /// let out = Files::csv("out/worst").roll_bytes(1 << 30);
+    /// # let _ = out;
+    /// ```
+    #[must_use]
+    pub fn roll_bytes(mut self, bytes: u64) -> Self {
+        self.roll.bytes = bytes.max(1);
+        self
+    }
+
+    /// Gathers the output of several checkpoints in one file until its first row is this old, or there is enough for
+    /// [`Files::roll_bytes`]. Without this, every checkpoint that has rows publishes its own file. For writing.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use highwater::connectors::Files;
+    /// let out = Files::csv("out/worst").roll_age(Duration::from_secs(60));
+    /// # let _ = out;
+    /// ```
+    #[must_use]
+    pub fn roll_age(mut self, age: Duration) -> Self {
+        self.roll.age = age;
+        self
+    }
+}
+
+impl Files<Csv> {
+    /// The files have no line with the names of the columns; a struct takes its fields by position.
+    ///
+    /// ```
+    /// use highwater::connectors::Files;
+    /// let bids = Files::csv("bid/*.csv").without_header();
+    /// # let _ = bids;
+    /// ```
+    #[must_use]
+    pub fn without_header(mut self) -> Self {
+        self.format.header = false;
+        self
+    }
+
+    /// What separates fields; a comma if not said.
+    ///
+    /// ```
+    /// use highwater::connectors::Files;
+    /// let table = Files::csv("table.tsv").delimiter(b'\t');
+    /// # let _ = table;
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// Panics if it is a quote or a line end, which have a meaning of their own.
+    #[must_use]
+    pub fn delimiter(mut self, delimiter: u8) -> Self {
+        assert!(!b"\"\r\n".contains(&delimiter), "a quote or a line end can't separate fields");
+        self.format.delimiter = delimiter;
+        self
+    }
+}
+
+impl<F> Files<F> {
+    fn source<T: Data>(self) -> Arc<dyn Source>
+    where
+        F: format::ReadFormat<T>,
+    {
+        Arc::new(FileSource::<T, F> {
+            // Splits are named by paths, which have to be text in the end; lossy ones match nothing and are named in the error.
+            pattern: self.path.to_string_lossy().into_owned(),
+            format: self.format,
+            split_bytes: self.split_bytes,
+            rate: self.rate,
+            rows: PhantomData,
+        })
+    }
+
+    fn sink<T: Data>(self) -> Arc<dyn Sink>
+    where
+        F: format::WriteFormat<T> + format::FileFormat,
+    {
+        let Files { path, format, roll, .. } = self;
+        Arc::new(FileSink::<T, F> { path, format, roll, rows: PhantomData })
+    }
+}
+
+impl<T: Data> IntoSource<T> for Files<Csv> {
+    fn into_source(self) -> Arc<dyn Source> {
+        self.source::<T>()
+    }
+}
+
+impl<T: Data> IntoSource<T> for Files<Ndjson> {
+    fn into_source(self) -> Arc<dyn Source> {
+        self.source::<T>()
+    }
+}
+
+impl IntoSource<String> for Files<Text> {
+    fn into_source(self) -> Arc<dyn Source> {
+        self.source::<String>()
+    }
+}
+
+impl<T: Data> IntoSink<T> for Files<Csv> {
+    fn into_sink(self) -> Arc<dyn Sink> {
+        self.sink::<T>()
+    }
+}
+
+impl<T: Data> IntoSink<T> for Files<Ndjson> {
+    fn into_sink(self) -> Arc<dyn Sink> {
+        self.sink::<T>()
+    }
+}
+
+impl<T: Data + Display> IntoSink<T> for Files<Text> {
+    fn into_sink(self) -> Arc<dyn Sink> {
+        self.sink::<T>()
+    }
+}
+
+#[cfg(test)]
+mod speed_tests;

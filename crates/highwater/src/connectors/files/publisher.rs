@@ -1,0 +1,271 @@
+//! Files as a sink, once a job: staged files become parts.
+//!
+//! ```text
+//!  plan: which staged files make a part ─▶ the entry ─▶ publish: one file:  link(staged, part), remove staged
+//!                                                                several: join, link(joined, part), remove all
+//! ```
+//!
+//! # Invariants
+//!
+//! - 3\. Parts come from committed items only; `publish` is called with nothing else.
+//! - 4\. Every step may be repeated: a part's name and content follow from the items; a part that exists is done; staged
+//!   files go only after their part is durable.
+//! - A part is never overwritten: it gets its name by a hard link, which fails where something is.
+//! - Staged files of earlier attempts are removed as leftovers only after something of this attempt was published: checkpoints are
+//!   published in order, so that nothing of an earlier attempt is waited for any more.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use highwater_env::{BoxFuture, Env};
+use highwater_log::StagedItem;
+use highwater_runtime::BoxError;
+use highwater_runtime::connector::{Publisher, PublisherContext, on_thread};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::discover::cannot;
+use super::folder::{Folder, Owner, Staged, remove, sync_folder};
+use super::format::FileFormat;
+
+/// When the sink begins a new file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Roll {
+    /// At this size.
+    pub(crate) bytes: u64,
+    /// When its first row is this old; zero: with every checkpoint.
+    pub(crate) age: Duration,
+}
+
+impl Default for Roll {
+    fn default() -> Self {
+        Roll { bytes: 128 << 20, age: Duration::ZERO }
+    }
+}
+
+/// Publishes what the writers of a file sink have staged.
+pub(crate) struct FilePublisher<F> {
+    folder: Folder,
+    format: F,
+    roll: Roll,
+    me: Owner,
+    attempt: u64,
+    starts_over: bool,
+    env: Arc<dyn Env>,
+}
+
+impl<F: FileFormat> FilePublisher<F> {
+    pub(crate) fn new(path: &Path, format: F, roll: Roll, context: PublisherContext) -> Self {
+        let PublisherContext { uid, job, job_id, attempt, starts_over, env, .. } = context;
+        let (folder, me) = (Folder::new(path), Owner::new(&job, &job_id, &uid));
+        FilePublisher { folder, format, roll, me, attempt, starts_over, env }
+    }
+}
+
+impl<F: FileFormat> Publisher for FilePublisher<F> {
+    fn prepare(&self) -> BoxFuture<Result<(), BoxError>> {
+        let (folder, me, starts_over) = (self.folder.clone(), self.me.clone(), self.starts_over);
+        let work = move || {
+            folder.claim(&me)?;
+            if starts_over {
+                folder.clear().map_err(|error| cannot("clear", &folder.path, &error))?;
+            }
+            Ok(())
+        };
+        let done = on_thread(self.env.as_ref(), "claim-folder", work);
+        Box::pin(async move { done.await? })
+    }
+
+    fn plan(&self, items: &mut [StagedItem], clock_ms: u64, last: bool) {
+        plan(items, self.roll, F::EXTENSION, clock_ms, last);
+    }
+
+    fn publish(&self, _: u64, items: Vec<StagedItem>) -> BoxFuture<Result<(), BoxError>> {
+        let (folder, format, attempt) = (self.folder.clone(), self.format.clone(), self.attempt);
+        let work = move || publish(&folder, &format, attempt, &items);
+        let done = on_thread(self.env.as_ref(), "publish-files", work);
+        Box::pin(async move { done.await? })
+    }
+}
+
+/// Gives items their parts: each its own, or, with an age, all that wait in one when the first is old or they are enough.
+fn plan(items: &mut [StagedItem], roll: Roll, extension: &str, clock_ms: u64, last: bool) {
+    let mut begin = 0;
+    while begin < items.len() {
+        if items[begin].part.is_some() {
+            begin += 1;
+            continue;
+        }
+        let Some(first) = Staged::parse(&items[begin].name) else {
+            // Not made by this version's writer: it stands for itself.
+            items[begin].part = Some(format!("part-{}.{extension}", items[begin].name));
+            begin += 1;
+            continue;
+        };
+        let mut end = begin;
+        let mut bytes = 0;
+        let together = !roll.age.is_zero();
+        while end < items.len() && items[end].part.is_none() && bytes < roll.bytes {
+            bytes += items[end].bytes;
+            end += 1;
+            if !together {
+                break;
+            }
+        }
+        let age = u128::from(clock_ms.saturating_sub(first.time_ms));
+        if together && !last && bytes < roll.bytes && age < roll.age.as_millis() {
+            return;
+        }
+        for item in &mut items[begin..end] {
+            item.part = Some(first.part(extension));
+        }
+        begin = end;
+    }
+}
+
+/// Makes the parts that `items` are planned as.
+fn publish(
+    folder: &Folder,
+    format: &impl FileFormat,
+    attempt: u64,
+    items: &[StagedItem],
+) -> Result<(), BoxError> {
+    let parts = items.chunk_by(|one, next| one.part == next.part);
+    for items in parts.clone() {
+        // Without a part nothing is to be published, and the runtime asks for nothing.
+        let Some(part) = &items[0].part else { continue };
+        let target = folder.path.join(part);
+        if let [item] = items {
+            publish_one(&folder.staged().join(&item.name), item, &target)?;
+        } else {
+            publish_joined(folder, format, items, &target)?;
+        }
+    }
+    sync_folder(&folder.path).map_err(|error| cannot("sync", &folder.path, &error))?;
+    // Only now: what follows can't be repeated.
+    for item in items.iter().filter(|item| item.part.is_some()) {
+        let staged = folder.staged().join(&item.name);
+        remove(&staged).map_err(|error| cannot("remove", &staged, &error))?;
+    }
+    remove(&folder.joined()).map_err(|error| cannot("remove", &folder.joined(), &error))?;
+    let ours = |item: &StagedItem| {
+        Staged::parse(&item.name).is_some_and(|staged| staged.attempt == attempt)
+    };
+    if items.iter().any(ours) {
+        let cleared = folder.clear_before(attempt);
+        cleared.map_err(|error| cannot("clear", &folder.staged(), &error))?;
+    }
+    Ok(())
+}
+
+/// A part of one staged file.
+fn publish_one(staged: &Path, item: &StagedItem, target: &Path) -> Result<(), BoxError> {
+    let length = match fs::metadata(staged) {
+        Ok(metadata) => metadata.len(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return if target.exists() { Ok(()) } else { Err(lost(staged, target)) };
+        }
+        Err(error) => return Err(cannot("read", staged, &error)),
+    };
+    if length != item.bytes {
+        return Err(damaged(staged, &format!("has {length} bytes instead of {}", item.bytes)));
+    }
+    match link(staged, target) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let found = fs::metadata(target).map_err(|error| cannot("read", target, &error))?.len();
+            if found == item.bytes { Ok(()) } else { Err(taken(target)) }
+        }
+        linked => linked.map_err(|error| cannot("create", target, &error)),
+    }
+}
+
+/// A part of several staged files, the header once.
+fn publish_joined(
+    folder: &Folder,
+    format: &impl FileFormat,
+    items: &[StagedItem],
+    target: &Path,
+) -> Result<(), BoxError> {
+    if target.exists() {
+        return Ok(());
+    }
+    let joined = folder.joined();
+    let cannot_write = |error| cannot("write", &joined, &error);
+    let mut file = File::create(&joined).map_err(cannot_write)?;
+    let mut header = Vec::new();
+    for (number, item) in items.iter().enumerate() {
+        let staged = folder.staged().join(&item.name);
+        let content = match fs::read(&staged) {
+            Ok(content) => content,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(lost(&staged, target));
+            }
+            Err(error) => return Err(cannot("read", &staged, &error)),
+        };
+        if format!("{:016x}", xxh3_64(&content)) != item.checksum {
+            return Err(damaged(&staged, "doesn't have the content that was written"));
+        }
+        let length = format.header_length(&content);
+        if number == 0 {
+            header = content[..length].to_vec();
+        }
+        // Other columns, since the job was changed in between: better in the middle than not at all.
+        let skip = if number > 0 && content[..length] == header[..] { length } else { 0 };
+        file.write_all(&content[skip..]).map_err(cannot_write)?;
+    }
+    file.sync_all().map_err(cannot_write)?;
+    match link(&joined, target) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        linked => linked.map_err(|error| cannot("create", target, &error)),
+    }
+}
+
+/// Gives a file a second name, which must be free.
+fn link(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::hard_link(from, to) {
+        // A file system without hard links. There is one publisher, so that nobody takes the name in between.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported
+            ) =>
+        {
+            if to.exists() {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            fs::rename(from, to)
+        }
+        linked => linked,
+    }
+}
+
+fn lost(staged: &Path, target: &Path) -> BoxError {
+    format!(
+        "neither {} nor {} is there: somebody removed committed output; put one of them back, or start over with --fresh",
+        staged.display(),
+        target.display()
+    )
+    .into()
+}
+
+fn damaged(staged: &Path, what: &str) -> BoxError {
+    format!(
+        "the staged file {} {what}: it is damaged; put back a good copy, or start over with --fresh",
+        staged.display()
+    )
+    .into()
+}
+
+fn taken(target: &Path) -> BoxError {
+    format!(
+        "{} exists with other content than was committed; move it away, so that it can be written",
+        target.display()
+    )
+    .into()
+}
+
+#[cfg(test)]
+#[path = "publisher_tests.rs"]
+mod tests;

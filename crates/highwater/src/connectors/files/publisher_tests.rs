@@ -1,0 +1,366 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use highwater_log::StagedItem;
+use highwater_runtime::Batch;
+use highwater_runtime::connector::Writer;
+
+use super::super::{Csv, Files};
+use super::*;
+use crate::connectors::IntoSink;
+use crate::connectors::testing::{Place, cut};
+
+type Row = (String, u64);
+
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
+struct Worst {
+    carrier: String,
+    delay: u64,
+}
+
+/// A place, and a sink in it.
+struct Bench {
+    place: Place,
+    files: Files<Csv>,
+    starts_over: bool,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let place = Place::new();
+        let files = Files::csv(place.folder.path().join("out/worst"));
+        Bench { place, files, starts_over: false }
+    }
+
+    fn folder(&self) -> Folder {
+        Folder::new(&self.files.path)
+    }
+
+    fn writer(&self, attempt: u64, worker: usize) -> Box<dyn Writer> {
+        let sink = IntoSink::<Worst>::into_sink(self.files.clone());
+        sink.writer(self.place.writer(attempt, worker)).unwrap()
+    }
+
+    fn publisher(&self, job_id: &str, attempt: u64) -> Box<dyn Publisher> {
+        let sink = IntoSink::<Worst>::into_sink(self.files.clone());
+        let mut context = self.place.publisher(job_id, attempt);
+        context.starts_over = self.starts_over;
+        sink.publisher(context).unwrap()
+    }
+
+    fn prepare(&self, job_id: &str, attempt: u64) -> Result<(), BoxError> {
+        self.place.wait(self.publisher(job_id, attempt).prepare())
+    }
+
+    fn publish(&self, attempt: u64, items: &[StagedItem]) -> Result<(), BoxError> {
+        self.place.wait(self.publisher("job", attempt).publish(9, items.to_vec()))
+    }
+
+    fn stage(
+        &self,
+        writer: &mut dyn Writer,
+        interval: u32,
+        rows: &[(&str, u64)],
+    ) -> Vec<StagedItem> {
+        let row = |(carrier, delay): &(&str, u64)| Worst {
+            carrier: (*carrier).to_owned(),
+            delay: *delay,
+        };
+        writer.write(Batch::new::<Vec<Worst>>(rows.iter().map(row).collect())).unwrap();
+        cut(writer, interval, self.place.env.as_ref())
+    }
+
+    /// One planned item.
+    fn planned(&self, attempt: u64, interval: u32, rows: &[(&str, u64)]) -> Vec<StagedItem> {
+        let mut writer = self.writer(attempt, 0);
+        let mut items = self.stage(writer.as_mut(), interval, rows);
+        self.publisher("job", attempt).plan(&mut items, 0, false);
+        items
+    }
+
+    fn parts(&self) -> BTreeMap<String, String> {
+        files_in(&self.files.path)
+    }
+
+    fn staged(&self) -> Vec<String> {
+        files_in(&self.folder().staged()).into_keys().collect()
+    }
+}
+
+fn files_in(folder: &Path) -> BTreeMap<String, String> {
+    let entries = folder.read_dir().unwrap().map(Result::unwrap);
+    let files = entries.filter(|entry| entry.file_type().unwrap().is_file());
+    let named = |path: PathBuf| {
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        (name, std::fs::read_to_string(path).unwrap())
+    };
+    files.map(|entry| named(entry.path())).collect()
+}
+
+fn parts<const N: usize>(parts: [(&str, &str); N]) -> BTreeMap<String, String> {
+    parts.map(|(name, text)| (name.to_owned(), text.to_owned())).into()
+}
+
+const PART: &str = "part-0000000004-w0000-0000.csv";
+const TEXT: &str = "carrier,delay\nAA,1\n\"B,B\",2\n";
+const ROWS: &[(&str, u64)] = &[("AA", 1), ("B,B", 2)];
+
+#[test]
+fn a_part_appears_when_it_is_published_and_again_is_the_same() {
+    let bench = Bench::new();
+    bench.prepare("job", 1).unwrap();
+    let items = bench.planned(1, 4, ROWS);
+    assert_eq!(items.len(), 1);
+    assert_eq!((items[0].rows, items[0].bytes), (2, TEXT.len() as u64));
+    assert_eq!(items[0].checksum, format!("{:016x}", xxh3_64(TEXT.as_bytes())));
+    assert_eq!(items[0].part.as_deref(), Some(PART));
+    assert_eq!(bench.parts(), parts([]));
+    assert_eq!(bench.staged().len(), 1);
+    for attempt in [1, 1, 2] {
+        bench.publish(attempt, &items).unwrap();
+        assert_eq!(bench.parts(), parts([(PART, TEXT)]));
+        assert_eq!(bench.staged(), [""; 0]);
+    }
+}
+
+#[test]
+fn an_interval_without_rows_stages_nothing() {
+    let bench = Bench::new();
+    let mut writer = bench.writer(1, 0);
+    let env = bench.place.env.clone();
+    assert_eq!(cut(writer.as_mut(), 1, env.as_ref()), []);
+    assert_eq!(bench.stage(writer.as_mut(), 2, ROWS).len(), 1);
+    assert_eq!(cut(writer.as_mut(), 3, env.as_ref()), []);
+    assert_eq!(writer.queued_bytes(), 0);
+}
+
+#[test]
+fn a_crash_between_link_and_removal_is_made_good() {
+    let bench = Bench::new();
+    let items = bench.planned(1, 4, ROWS);
+    let staged = bench.folder().staged().join(&items[0].name);
+    std::fs::hard_link(&staged, bench.files.path.join(PART)).unwrap();
+    bench.publish(2, &items).unwrap();
+    assert_eq!(bench.parts(), parts([(PART, TEXT)]));
+    assert_eq!(bench.staged(), [""; 0]);
+}
+
+#[test]
+fn committed_output_that_is_gone_or_damaged_is_an_error() {
+    let bench = Bench::new();
+    let items = bench.planned(1, 4, ROWS);
+    let staged = bench.folder().staged().join(&items[0].name);
+    std::fs::write(&staged, "short").unwrap();
+    let error = bench.publish(1, &items).unwrap_err().to_string();
+    assert!(error.contains(&items[0].name) && error.contains("5 bytes instead of 27"), "{error}");
+    std::fs::remove_file(&staged).unwrap();
+    let error = bench.publish(1, &items).unwrap_err().to_string();
+    assert!(error.contains(&items[0].name) && error.contains(PART), "{error}");
+    assert_eq!(bench.parts(), parts([]));
+}
+
+#[test]
+fn a_part_is_never_overwritten() {
+    let bench = Bench::new();
+    let items = bench.planned(1, 4, ROWS);
+    std::fs::write(bench.files.path.join(PART), "mine").unwrap();
+    let error = bench.publish(1, &items).unwrap_err().to_string();
+    assert!(error.contains("exists with other content"), "{error}");
+    assert_eq!(bench.parts(), parts([(PART, "mine")]));
+    assert_eq!(bench.staged().len(), 1);
+}
+
+#[test]
+fn foreign_folders_are_refused() {
+    let bench = Bench::new();
+    std::fs::create_dir_all(&bench.files.path).unwrap();
+    std::fs::write(bench.files.path.join("mine.csv"), "").unwrap();
+    let error = bench.prepare("job", 1).unwrap_err().to_string();
+    assert!(error.contains("mine.csv") && error.contains("choose an empty folder"), "{error}");
+    std::fs::remove_file(bench.files.path.join("mine.csv")).unwrap();
+    bench.prepare("job", 1).unwrap();
+    bench.prepare("job", 2).unwrap();
+    let error = bench.prepare("another", 1).unwrap_err().to_string();
+    assert!(
+        error.contains("belongs to the sink `out` of the job `test` with the log job"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_claim_survives_a_crash_in_the_middle() {
+    let bench = Bench::new();
+    std::fs::create_dir_all(bench.folder().staged()).unwrap();
+    std::fs::write(bench.files.path.join(".highwater/owner.json.new"), "{").unwrap();
+    bench.prepare("job", 1).unwrap();
+    assert!(bench.prepare("another", 1).is_err());
+}
+
+#[test]
+fn starting_over_takes_back_what_is_ours() {
+    let mut bench = Bench::new();
+    bench.prepare("job", 1).unwrap();
+    let items = bench.planned(1, 4, ROWS);
+    bench.publish(1, &items).unwrap();
+    bench.planned(1, 5, ROWS);
+    std::fs::write(bench.files.path.join("mine.csv"), "mine").unwrap();
+    bench.prepare("job", 2).unwrap();
+    assert_eq!((bench.parts().len(), bench.staged().len()), (2, 1));
+    bench.starts_over = true;
+    bench.prepare("job", 2).unwrap();
+    assert_eq!(bench.parts(), parts([("mine.csv", "mine")]));
+    assert_eq!(bench.staged(), [""; 0]);
+}
+
+#[test]
+fn leftovers_go_when_nothing_older_is_waited_for() {
+    let bench = Bench::new();
+    bench.prepare("job", 1).unwrap();
+    let carried = bench.planned(1, 4, ROWS);
+    bench.planned(1, 5, ROWS);
+    std::fs::write(bench.folder().staged().join(Staged::open_name(1, 0, 0)), "x").unwrap();
+    let own = bench.planned(2, 5, ROWS);
+    let newer = bench.planned(3, 6, ROWS);
+    assert_eq!(bench.staged().len(), 5);
+    bench.publish(2, &carried).unwrap();
+    assert_eq!(bench.staged().len(), 4);
+    bench.publish(2, &own).unwrap();
+    assert_eq!(bench.staged(), [newer[0].name.clone()]);
+    assert_eq!(bench.parts().len(), 2);
+}
+
+#[test]
+fn large_output_of_an_interval_is_several_items() {
+    let mut bench = Bench::new();
+    bench.files = bench.files.clone().roll_bytes(300 << 10);
+    let row = ("x".repeat(1000), 1);
+    let rows: Vec<(&str, u64)> = vec![(row.0.as_str(), row.1); 1000];
+    let mut writer = bench.writer(1, 2);
+    let mut items = bench.stage(writer.as_mut(), 7, &rows);
+    assert_eq!(items.len(), 2);
+    bench.publisher("job", 1).plan(&mut items, 0, false);
+    bench.publish(1, &items).unwrap();
+    let found = bench.parts();
+    let names: Vec<&str> = found.keys().map(String::as_str).collect();
+    assert_eq!(names, ["part-0000000007-w0002-0000.csv", "part-0000000007-w0002-0001.csv"]);
+    let lines = |text: &String| {
+        assert!(text.starts_with("carrier,delay\nxxx"));
+        text.lines().count() - 1
+    };
+    assert_eq!(found.values().map(lines).sum::<usize>(), 1000);
+}
+
+fn item(interval: u64, worker: u64, time_ms: u64, bytes: u64) -> StagedItem {
+    let staged = Staged { attempt: 1, interval, worker, number: 0, time_ms };
+    StagedItem { name: staged.name(), bytes, rows: 1, checksum: String::new(), part: None }
+}
+
+fn planned(items: &mut [StagedItem], roll: Roll, clock_ms: u64, last: bool) -> Vec<Option<String>> {
+    plan(items, roll, "csv", clock_ms, last);
+    items.iter().map(|item| item.part.clone()).collect()
+}
+
+#[test]
+fn items_wait_until_they_are_old_or_enough() {
+    let roll = Roll { bytes: 100, age: Duration::from_secs(10) };
+    let part = |interval: u64| Some(format!("part-{interval:010}-w0000-0000.csv"));
+    let waiting = || vec![item(4, 0, 1000, 10), item(4, 1, 1500, 10), item(5, 0, 9000, 10)];
+    assert_eq!(planned(&mut waiting(), roll, 10_999, false), [None, None, None]);
+    assert_eq!(planned(&mut waiting(), roll, 11_000, false), [part(4), part(4), part(4)]);
+    assert_eq!(planned(&mut waiting(), roll, 2_000, true), [part(4), part(4), part(4)]);
+    // A clock that went back makes nothing old.
+    assert_eq!(planned(&mut waiting(), roll, 0, false), [None, None, None]);
+    let mut enough = waiting();
+    enough[1].bytes = 90;
+    assert_eq!(planned(&mut enough, roll, 9_000, false), [part(4), part(4), None]);
+    // What is decided stays, whatever is decided next.
+    let mut again = enough.clone();
+    assert_eq!(planned(&mut again, roll, 19_000, false), [part(4), part(4), part(5)]);
+    let each = Roll { age: Duration::ZERO, ..roll };
+    let own = "part-0000000004-w0001-0000.csv".to_owned();
+    assert_eq!(planned(&mut waiting(), each, 0, false), [part(4), Some(own), part(5)]);
+}
+
+#[test]
+fn a_part_of_several_items_has_one_header_and_survives_crashes() {
+    let mut bench = Bench::new();
+    bench.files = bench.files.clone().roll_age(Duration::from_secs(3600));
+    bench.prepare("job", 1).unwrap();
+    let (mut first, mut second) = (bench.writer(1, 0), bench.writer(1, 1));
+    let mut items = bench.stage(first.as_mut(), 4, &[("AA", 1)]);
+    items.extend(bench.stage(second.as_mut(), 4, &[("BB", 2)]));
+    items.extend(bench.stage(first.as_mut(), 5, &[("CC", 3)]));
+    let publisher = bench.publisher("job", 1);
+    publisher.plan(&mut items, 0, false);
+    assert!(items.iter().all(|item| item.part.is_none()));
+    publisher.plan(&mut items, 0, true);
+    let joined = parts([(PART, "carrier,delay\nAA,1\nBB,2\nCC,3\n")]);
+
+    // A crash while it was put together, then one between link and removal, then one in the middle of removal.
+    std::fs::write(bench.folder().joined(), "carr").unwrap();
+    let keep = |item: &StagedItem| {
+        let path = bench.folder().staged().join(&item.name);
+        (path.clone(), std::fs::read(path).unwrap())
+    };
+    let kept: Vec<_> = items.iter().map(keep).collect();
+    for there in [3, 3, 1, 0] {
+        for (path, content) in &kept[3 - there..] {
+            std::fs::write(path, content).unwrap();
+        }
+        bench.publish(1, &items).unwrap();
+        assert_eq!(bench.parts(), joined);
+        assert_eq!(bench.staged(), [""; 0]);
+        assert!(!bench.folder().joined().exists());
+    }
+
+    std::fs::remove_file(bench.files.path.join(PART)).unwrap();
+    let error = bench.publish(1, &items).unwrap_err().to_string();
+    assert!(error.contains("neither"), "{error}");
+    for (path, content) in &kept {
+        std::fs::write(path, content).unwrap();
+    }
+    std::fs::write(&kept[1].0, "carrier,delay\nBB,3\n").unwrap();
+    let error = bench.publish(1, &items).unwrap_err().to_string();
+    assert!(error.contains("damaged"), "{error}");
+    assert_eq!(bench.parts(), parts([]));
+}
+
+#[test]
+fn text_and_json_are_written_as_lines() {
+    let place = Place::new();
+    let write = |sink: Arc<dyn highwater_runtime::connector::Sink>, batch: Batch| {
+        let mut writer = sink.writer(place.writer(1, 0)).unwrap();
+        writer.write(batch).unwrap();
+        let mut items = cut(writer.as_mut(), 1, place.env.as_ref());
+        let publisher = sink.publisher(place.publisher("job", 1)).unwrap();
+        place.wait(publisher.prepare()).unwrap();
+        publisher.plan(&mut items, 0, false);
+        place.wait(publisher.publish(1, items)).unwrap();
+    };
+    let (text, json) = (place.folder.path().join("text"), place.folder.path().join("json"));
+    write(IntoSink::<u64>::into_sink(Files::text(&text)), Batch::new(vec![1_u64, 2]));
+    let rows: Vec<Row> = vec![("a\nb".to_owned(), 1)];
+    write(IntoSink::<Row>::into_sink(Files::ndjson(&json)), Batch::new(rows));
+    assert_eq!(files_in(&text), parts([("part-0000000001-w0000-0000.txt", "1\n2\n")]));
+    assert_eq!(files_in(&json), parts([("part-0000000001-w0000-0000.ndjson", "[\"a\\nb\",1]\n")]));
+}
+
+#[test]
+fn a_destination_that_cannot_be_is_an_error() {
+    let bench = Bench::new();
+    // A file where the folder should be: waiting doesn't help.
+    std::fs::write(bench.place.folder.path().join("out"), "").unwrap();
+    let error = bench.prepare("job", 1).unwrap_err().to_string();
+    assert!(error.contains("out/worst"), "{error}");
+    let mut writer = bench.writer(1, 0);
+    writer.write(Batch::new(vec![Worst { carrier: "AA".to_owned(), delay: 1 }])).unwrap();
+    writer.cut(1).unwrap();
+    let error = loop {
+        match writer.staged() {
+            Ok(None) => crate::connectors::testing::nap(bench.place.env.as_ref()),
+            Ok(Some(items)) => panic!("staged {items:?}"),
+            Err(error) => break error.to_string(),
+        }
+    };
+    assert!(error.contains("out/worst/.highwater/staged"), "{error}");
+}

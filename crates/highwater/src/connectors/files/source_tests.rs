@@ -1,0 +1,258 @@
+use std::io::Write;
+
+use proptest::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::super::{Csv, Files};
+use super::*;
+use crate::connectors::testing::{at_begin, drain, env, no_waker, poll};
+
+fn reader<T: Data, F: ReadFormat<T>>(
+    files: &Files<F>,
+    splits: Vec<(String, SplitOffset)>,
+    env: &dyn Env,
+) -> FileReader<T, F::Parser> {
+    FileReader::new(splits, &files.format, env, no_waker())
+}
+
+fn read_all<T: Data, F: ReadFormat<T>>(files: &Files<F>) -> Result<Vec<T>, BoxError> {
+    let env = env();
+    let ids = discover::splits(files.path.to_str().unwrap(), files.split_bytes, &[])?;
+    drain(&mut reader(files, at_begin(&ids), env.as_ref()), env.as_ref())
+}
+
+fn gzip(content: &[u8]) -> Vec<u8> {
+    let mut zipped = Vec::new();
+    // Two members, as when files are put together.
+    for part in [&content[..content.len() / 2], &content[content.len() / 2..]] {
+        let mut member = flate2::write::GzEncoder::new(&mut zipped, flate2::Compression::fast());
+        member.write_all(part).unwrap();
+        member.finish().unwrap();
+    }
+    zipped
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Flight {
+    carrier: String,
+    delay: i32,
+}
+
+fn text_content() -> impl Strategy<Value = String> {
+    let line =
+        prop_oneof![2 => "[a-zé ]{0,8}", 1 => Just(String::new()), 1 => Just("#".repeat(30))];
+    let end = prop_oneof![4 => Just("\n"), 1 => Just("\r\n")];
+    let lines = prop::collection::vec((line, end), 0..30);
+    (lines, "[a-z]{0,5}").prop_map(|(lines, last)| {
+        lines.into_iter().map(|(line, end)| line + end).collect::<String>() + &last
+    })
+}
+
+fn lines_of(content: &str) -> Vec<String> {
+    // `str::lines` is the judge; it strips `\n` and `\r\n`.
+    content.lines().map(str::to_owned).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Every line once, in order, whatever the pieces, and from wherever it goes on.
+    #[test]
+    fn every_line_is_read_once(content in text_content(), piece in 1..80_u64, zip in any::<bool>()) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(if zip { "a.txt.gz" } else { "a.txt" });
+        let bytes = if zip { gzip(content.as_bytes()) } else { content.clone().into_bytes() };
+        std::fs::write(&path, bytes).unwrap();
+        let files = Files::text(&path).split_bytes(piece);
+        let env = env();
+        let ids = discover::splits(path.to_str().unwrap(), files.split_bytes, &[]).unwrap();
+        let mut all = Vec::new();
+        for id in ids {
+            let mut whole = Vec::new();
+            // From the begin to its end, then from each record's offset.
+            let mut offsets = vec![SplitOffset::default()];
+            let progress = |offset: &SplitOffset| vec![(id.clone(), offset.clone())];
+            let mut one = reader(&files, progress(&offsets[0]), env.as_ref());
+            one.rows_at_once = 1;
+            while let Some(rows) = poll::<String>(&mut one, env.as_ref()).unwrap() {
+                whole.extend(rows);
+                offsets.push(one.offsets().remove(0).1);
+            }
+            for (read, offset) in offsets.iter().enumerate().filter(|(_, offset)| !offset.ended) {
+                prop_assert_eq!(offset.records, read as u64);
+                let mut rest = reader(&files, progress(offset), env.as_ref());
+                prop_assert_eq!(&drain::<String>(&mut rest, env.as_ref()).unwrap(), &whole[read..]);
+                let (_, end) = rest.offsets().remove(0);
+                prop_assert!(end.ended);
+                prop_assert_eq!(end.records, whole.len() as u64);
+            }
+            all.extend(whole);
+        }
+        prop_assert_eq!(all, lines_of(&content));
+    }
+
+    /// Quotes, line ends in quotes and records larger than a block don't matter.
+    #[test]
+    fn every_csv_record_is_read_once(
+        fields in prop::collection::vec("[a-z\",\n]{0,6}", 0..40),
+        long in 0..3_usize,
+        zip in any::<bool>(),
+    ) {
+        let mut rows: Vec<Flight> =
+            fields.into_iter().map(|carrier| Flight { carrier, delay: 3 }).collect();
+        for row in rows.iter_mut().take(long) {
+            row.carrier = "long\n\"line\" ".repeat(60_000);
+        }
+        let mut judge = ::csv::Writer::from_writer(Vec::new());
+        for row in &rows {
+            judge.serialize(row).unwrap();
+        }
+        let content = judge.into_inner().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(if zip { "a.csv.gz" } else { "a.csv" });
+        std::fs::write(&path, if zip { gzip(&content) } else { content }).unwrap();
+        let files = Files::csv(&path);
+        prop_assert_eq!(&read_all::<Flight, _>(&files).unwrap(), &rows);
+
+        let env = env();
+        let id = path.to_str().unwrap().to_owned();
+        let mut one = reader::<Flight, Csv>(&files, at_begin(std::slice::from_ref(&id)), env.as_ref());
+        one.rows_at_once = 7;
+        let mut read = 0;
+        while let Some(some) = poll::<Flight>(&mut one, env.as_ref()).unwrap() {
+            read += some.len();
+            let (_, offset) = one.offsets().remove(0);
+            let mut rest = reader::<Flight, Csv>(&files, vec![(id.clone(), offset)], env.as_ref());
+            prop_assert_eq!(&drain::<Flight>(&mut rest, env.as_ref()).unwrap(), &rows[read..]);
+        }
+    }
+}
+
+fn file(name: &str, content: &str) -> (tempfile::TempDir, std::path::PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    std::fs::write(&path, content).unwrap();
+    (folder, path)
+}
+
+fn flights(rows: &[(&str, i32)]) -> Vec<Flight> {
+    rows.iter()
+        .map(|(carrier, delay)| Flight { carrier: (*carrier).to_owned(), delay: *delay })
+        .collect()
+}
+
+#[test]
+fn csv_has_a_header_or_none() {
+    let (_folder, path) = file("a.csv", "\u{feff}\r\ndelay;carrier\r\n\r\n3;AA\r\n4;\"B;B\"");
+    let files = Files::csv(&path).delimiter(b';');
+    assert_eq!(read_all::<Flight, _>(&files).unwrap(), flights(&[("AA", 3), ("B;B", 4)]));
+    let (_folder, path) = file("a.csv", "AA,3\nBB,4\n");
+    let files = Files::csv(&path).without_header();
+    assert_eq!(read_all::<Flight, _>(&files).unwrap(), flights(&[("AA", 3), ("BB", 4)]));
+}
+
+#[test]
+fn csv_that_is_cut_has_its_header_in_every_piece() {
+    let content: String = (0..50).map(|n| format!("{n},\"C,{n}\"\n")).collect();
+    let (_folder, path) = file("a.csv", &format!("delay,carrier\n{content}"));
+    let expected: Vec<Flight> =
+        (0..50).map(|n| Flight { carrier: format!("C,{n}"), delay: n }).collect();
+    for piece in [5, 13, 100] {
+        let files = Files::csv(&path).split_bytes(piece);
+        assert_eq!(read_all::<Flight, _>(&files).unwrap(), expected);
+    }
+}
+
+#[test]
+fn empty_lines_are_no_json() {
+    let (_folder, path) = file(
+        "a.ndjson",
+        "{\"carrier\":\"AA\",\"delay\":3}\n\n  \r\n{\"carrier\":\"BB\",\"delay\":4}",
+    );
+    let files = Files::ndjson(&path);
+    assert_eq!(read_all::<Flight, _>(&files).unwrap(), flights(&[("AA", 3), ("BB", 4)]));
+    std::fs::write(&path, "\n\n{\"carrier\":\"AA\"}\n").unwrap();
+    let error = read_all::<Flight, _>(&files).unwrap_err().to_string();
+    let place = format!("{}:3 (record 1): missing field `delay`", path.display());
+    assert!(error.starts_with(&place), "{error}");
+    assert!(error.ends_with("\n  in: {\"carrier\":\"AA\"}"), "{error}");
+}
+
+#[test]
+fn empty_files_are_at_their_end() {
+    for content in ["", "delay,carrier\n", "delay,carrier"] {
+        let (_folder, path) = file("a.csv", content);
+        let env = env();
+        let id = path.to_str().unwrap().to_owned();
+        let files = Files::csv(&path);
+        let mut reader = reader::<Flight, Csv>(&files, at_begin(&[id]), env.as_ref());
+        assert_eq!(drain::<Flight>(&mut reader, env.as_ref()).unwrap(), []);
+        assert!(reader.offsets()[0].1.ended);
+        assert_eq!(reader.offsets(), []);
+    }
+}
+
+#[test]
+fn a_bad_record_is_named() {
+    let (_folder, path) = file("a.csv", "carrier,delay\n\"A\nA\",1\n\nBB,x\n");
+    let files = Files::csv(&path);
+    let error = read_all::<Flight, _>(&files).unwrap_err().to_string();
+    let expected = format!(
+        "{}:5 (record 2): column `delay`: expected a whole number (i32), found \"x\"\n  in: BB,x",
+        path.display()
+    );
+    assert_eq!(error, expected);
+
+    // After a restart the line is as exact as the number of records allows.
+    let env = env();
+    let id = path.to_str().unwrap().to_owned();
+    std::fs::write(&path, "carrier,delay\nAA,1\nBB,x\n").unwrap();
+    let offset = SplitOffset { position: 19, records: 1, ended: false };
+    let mut one = reader::<Flight, Csv>(&files, vec![(id, offset)], env.as_ref());
+    let error = drain::<Flight>(&mut one, env.as_ref()).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("{}:3 (record 2)", path.display())), "{error}");
+
+    let cut = Files::csv(&path).split_bytes(17);
+    let error = read_all::<Flight, _>(&cut).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("{}, byte 19 (split ", path.display())), "{error}");
+
+    std::fs::write(&path, format!("carrier,delay\n{},x\n", "é".repeat(500))).unwrap();
+    let error = read_all::<Flight, _>(&files).unwrap_err().to_string();
+    assert!(error.ends_with(&format!("{} ...", "é".repeat(200))), "{error}");
+}
+
+#[test]
+fn what_cannot_be_read_is_an_error() {
+    let env = env();
+    let read = |name: &str| {
+        let files = Files::text(name);
+        drain::<String>(
+            &mut reader(&files, at_begin(&[name.to_owned()]), env.as_ref()),
+            env.as_ref(),
+        )
+    };
+    let error = read("/no/such/file").unwrap_err().to_string();
+    assert!(error.starts_with("can't read /no/such/file: "), "{error}");
+    let (_folder, path) = file("a.txt.gz", "not compressed");
+    let error = read(path.to_str().unwrap()).unwrap_err().to_string();
+    assert!(error.contains("a.txt.gz"), "{error}");
+    std::fs::write(&path, &gzip(&[b'x'; 1000])[..30]).unwrap();
+    let error = read(path.to_str().unwrap()).unwrap_err().to_string();
+    assert!(error.contains("a.txt.gz"), "{error}");
+    let (_folder, path) = file("a.txt", "good\n");
+    std::fs::write(&path, b"good\nbad \xFF\n").unwrap();
+    let error = read(path.to_str().unwrap()).unwrap_err().to_string();
+    assert!(error.contains("a.txt:2 (record 2): expected UTF-8 text, and byte 5 isn't"), "{error}");
+}
+
+#[test]
+fn a_thread_that_ends_without_a_word_is_an_error() {
+    let (sender, blocks) = sync_channel(1);
+    drop(sender);
+    let files = Files::text("x");
+    let env = env();
+    let mut reader = reader(&files, at_begin(&["x".to_owned()]), env.as_ref());
+    reader.blocks = blocks;
+    let error = drain::<String>(&mut reader, env.as_ref()).unwrap_err().to_string();
+    assert!(error.contains("ended without a word"), "{error}");
+}

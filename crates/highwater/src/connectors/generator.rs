@@ -1,0 +1,207 @@
+//! Rows made by a function, for tests and benchmarks: as many as asked for, as fast as asked for.
+//!
+//! Row *i* is `make(i)`, whoever makes it and whenever: a job that is started again makes the same rows. Split *s* of *k* has the rows *s*,
+//! *s + k*, *s + 2k*, ... The number of splits doesn't depend on the number of workers.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use highwater_env::Env;
+use highwater_runtime::connector::{Polled, Reader, ReaderContext, Source, SplitOffset};
+use highwater_runtime::{Batch, BoxError, Data, Epoch};
+
+use super::IntoSource;
+
+/// So many rows are polled at once.
+const ROWS: u64 = 4096;
+
+/// Rows made by a function from their index.
+///
+/// ```
+/// use highwater::connectors::{Generator, IntoSource};
+///
+/// let squares = Generator::new(|index| index * index).limit(1_000_000).rate(50_000);
+/// let source = IntoSource::<u64>::into_source(squares);
+/// assert_eq!(source.splits(&[])?.len(), 8);
+/// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+/// ```
+#[derive(Clone)]
+pub struct Generator<F> {
+    make: Arc<F>,
+    rate: Option<u64>,
+    limit: Option<u64>,
+    splits: u64,
+}
+
+impl<F> fmt::Debug for Generator<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Generator")
+            .field("rate", &self.rate)
+            .field("limit", &self.limit)
+            .field("splits", &self.splits)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<F> Generator<F> {
+    /// Rows without end, as fast as they are taken, in 8 splits.
+    pub fn new<T>(make: F) -> Self
+    where
+        F: Fn(u64) -> T + Send + Sync + 'static,
+    {
+        Generator { make: Arc::new(make), rate: None, limit: None, splits: 8 }
+    }
+
+    /// So many rows a second, over all splits, from the start of the attempt on. What a pause held back comes at once behind it.
+    #[must_use]
+    pub fn rate(self, rows_per_second: u64) -> Self {
+        Generator { rate: Some(rows_per_second), ..self }
+    }
+
+    /// So many rows in all.
+    #[must_use]
+    pub fn limit(self, rows: u64) -> Self {
+        Generator { limit: Some(rows), ..self }
+    }
+
+    /// In so many splits, of which a worker reads whole ones; one keeps the rows in order.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there are none.
+    #[must_use]
+    pub fn splits(self, splits: u64) -> Self {
+        assert!(splits > 0, "rows are made in one split at least");
+        Generator { splits, ..self }
+    }
+}
+
+impl<T: Data, F: Fn(u64) -> T + Send + Sync + 'static> IntoSource<T> for Generator<F> {
+    fn into_source(self) -> Arc<dyn Source> {
+        Arc::new(self)
+    }
+}
+
+/// The number of a split and how many there are, from its id.
+fn parse(id: &str) -> Option<(u64, u64)> {
+    let (number, of) = id.split_once("-of-")?;
+    Some((number.parse().ok()?, of.parse().ok()?))
+}
+
+impl<T: Data, F: Fn(u64) -> T + Send + Sync + 'static> Source for Generator<F> {
+    fn splits(&self, known: &[(String, SplitOffset)]) -> Result<Vec<String>, BoxError> {
+        // Dealt out differently, rows would be made twice or never.
+        if !known.is_empty() {
+            return Ok(known.iter().map(|(id, _)| id.clone()).collect());
+        }
+        Ok((0..self.splits).map(|number| format!("{number}-of-{}", self.splits)).collect())
+    }
+
+    fn reader(&self, context: ReaderContext) -> Result<Box<dyn Reader>, BoxError> {
+        Ok(Box::new(GeneratorReader::new(self, context.splits, context.env)?))
+    }
+}
+
+struct GeneratorReader<F> {
+    make: Arc<F>,
+    limit: u64,
+    splits: Vec<Split>,
+    env: Arc<dyn Env>,
+    start: Duration,
+    /// Rows a second of this worker's splits.
+    rate: Option<f64>,
+    made: u64,
+}
+
+struct Split {
+    id: String,
+    number: u64,
+    of: u64,
+    offset: SplitOffset,
+    moved: bool,
+}
+
+impl Split {
+    /// The index of its next row.
+    fn next(&self) -> Option<u64> {
+        self.offset.position.checked_mul(self.of)?.checked_add(self.number)
+    }
+}
+
+impl<F> GeneratorReader<F> {
+    fn new(
+        generator: &Generator<F>,
+        splits: Vec<(String, SplitOffset)>,
+        env: Arc<dyn Env>,
+    ) -> Result<Self, BoxError> {
+        let split = |(id, offset): (String, SplitOffset)| match parse(&id) {
+            Some((number, of)) => Ok(Split { id, number, of, offset, moved: false }),
+            None => Err(format!(
+                "the checkpoint has a split `{id}`, which no generator made: did the source change?"
+            )),
+        };
+        let splits: Vec<Split> = splits.into_iter().map(split).collect::<Result<_, String>>()?;
+        let part: f64 = splits.iter().map(|split| 1.0 / split.of as f64).sum();
+        Ok(GeneratorReader {
+            make: generator.make.clone(),
+            limit: generator.limit.unwrap_or(u64::MAX),
+            splits,
+            start: env.monotonic(),
+            env,
+            rate: generator.rate.map(|rate| rate as f64 * part),
+            made: 0,
+        })
+    }
+
+    /// How many rows may be made now.
+    fn allowed(&self) -> u64 {
+        let Some(rate) = self.rate else { return ROWS };
+        let due = (self.env.monotonic() - self.start).as_secs_f64() * rate;
+        (due as u64).saturating_sub(self.made).min(ROWS)
+    }
+}
+
+impl<T: Data, F: Fn(u64) -> T + Send + Sync + 'static> Reader for GeneratorReader<F> {
+    fn poll(&mut self, _: Epoch) -> Result<Polled, BoxError> {
+        let limit = self.limit;
+        for split in self.splits.iter_mut().filter(|split| !split.offset.ended) {
+            if split.next().is_none_or(|next| next >= limit) {
+                split.offset.ended = true;
+                split.moved = true;
+            }
+        }
+        let allowed = self.allowed();
+        // The one that is furthest behind, so that rows come about in the order of their indexes.
+        let going = self.splits.iter_mut().filter(|split| !split.offset.ended);
+        let Some(split) = going.min_by_key(|split| split.next()) else { return Ok(Polled::Ended) };
+        if allowed == 0 {
+            // Polled again at every tick.
+            return Ok(Polled::Waiting);
+        }
+        let first = split.next().unwrap_or(limit);
+        let left = (limit - first).div_ceil(split.of);
+        let count = left.min(allowed);
+        let make = self.make.as_ref();
+        let step = split.of;
+        let rows: Vec<T> = (0..count).map(|row| make(first + row * step)).collect();
+        split.offset.position += count;
+        split.offset.records += count;
+        split.moved = true;
+        self.made += count;
+        let bytes = rows.len() * size_of::<T>();
+        Ok(Polled::Rows(Batch::new(rows), bytes))
+    }
+
+    fn offsets(&mut self) -> Vec<(String, SplitOffset)> {
+        let moved = self.splits.iter_mut().filter_map(|split| {
+            let moved = std::mem::take(&mut split.moved);
+            moved.then(|| (split.id.clone(), split.offset.clone()))
+        });
+        moved.collect()
+    }
+}
+
+#[cfg(test)]
+#[path = "generator_tests.rs"]
+mod tests;

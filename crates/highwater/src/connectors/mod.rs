@@ -1,0 +1,66 @@
+//! Connectors: where rows come from and go to.
+//!
+//! Each is a module behind the runtime's traits ([`Source`], [`Sink`]) and knows nothing of the others:
+//!
+//! | connector | reads | writes |
+//! | --- | --- | --- |
+//! | [`Files`] | text, NDJSON, CSV, gzip | parts in a folder, exactly once |
+//! | [`foreach_batch`] | | the rows of each checkpoint, to a function |
+//! | [`Stdout`] | | a line of JSON a row |
+//! | [`Collect`] | | memory, for tests |
+//! | [`Discard`] | | nowhere, for benchmarks |
+//! | [`Script`], `Vec` | what a test says | |
+//! | [`Generator`] | rows made by a function | |
+//!
+//! What a user names in `job.read` and `stream.write` is a builder, which becomes a source or sink for rows of one
+//! type through [`IntoSource`] and [`IntoSink`].
+
+use std::sync::Arc;
+
+use highwater_runtime::connector::{Sink, Source};
+
+pub mod collect;
+mod discard;
+#[cfg(feature = "files")]
+mod files;
+mod foreach_batch;
+mod generator;
+mod script;
+mod staged_rows;
+mod stdout;
+#[cfg(test)]
+mod testing;
+
+pub use collect::Collect;
+pub use discard::Discard;
+#[cfg(feature = "files")]
+pub use files::{Csv, Files, Ndjson, Text};
+pub use foreach_batch::{ForeachBatch, foreach_batch};
+pub use generator::Generator;
+pub use script::Script;
+pub use stdout::Stdout;
+
+/// What can be read from, as rows of type `T`.
+///
+/// ```
+/// use highwater::connectors::IntoSource;
+/// let source = IntoSource::<u64>::into_source(vec![1, 2, 3]);
+/// assert_eq!(source.splits(&[])?.len(), 1);
+/// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+/// ```
+pub trait IntoSource<T> {
+    /// The source, as a plan holds it.
+    fn into_source(self) -> Arc<dyn Source>;
+}
+
+/// What rows of type `T` can be written to.
+///
+/// ```
+/// use highwater::connectors::{IntoSink, Stdout};
+/// let sink = IntoSink::<u64>::into_sink(Stdout::new());
+/// # let _ = sink;
+/// ```
+pub trait IntoSink<T> {
+    /// The sink, as a plan holds it.
+    fn into_sink(self) -> Arc<dyn Sink>;
+}

@@ -1,0 +1,127 @@
+//! The options of a job's command line.
+
+use std::time::Duration;
+
+use clap::Args;
+use highwater_runtime::Settings;
+
+/// The options that every job has. A program with options of its own flattens these into them.
+///
+/// ```
+/// use clap::Parser;
+///
+/// #[derive(Parser)]
+/// struct MyOptions {
+///     /// The file to read.
+///     input: String,
+///     #[command(flatten)]
+///     highwater: highwater::Options,
+/// }
+///
+/// let options = MyOptions::parse_from(["job", "data.csv", "--workers", "2"]);
+/// assert_eq!(options.highwater.settings().workers, 2);
+/// ```
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// How many workers (threads); may be another number at every start.
+    #[arg(long, short, env = "HIGHWATER_WORKERS", value_name = "N", default_value_t = 1)]
+    pub workers: usize,
+
+    /// Where checkpoints are kept: a folder, or `memory:` [default: .highwater/<job>].
+    #[arg(long, env = "HIGHWATER_CHECKPOINTS", value_name = "LOCATION")]
+    pub checkpoints: Option<String>,
+
+    /// How often a checkpoint is taken, at the most.
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
+    pub checkpoint_interval: Duration,
+
+    /// Keep nothing. Refused if a sink promises exactly once.
+    #[arg(long)]
+    pub no_checkpoints: bool,
+
+    /// How many checkpoints are kept.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub keep: usize,
+
+    /// Start over: forget all checkpoints of this job and take its output back.
+    #[arg(long)]
+    pub fresh: bool,
+
+    /// How often operators over whole batches run.
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
+    pub trigger: Duration,
+
+    /// How long an epoch is while the job keeps up.
+    #[arg(long, value_name = "TIME", default_value = "10ms", value_parser = duration)]
+    pub epoch: Duration,
+
+    /// How many bytes of records a worker may have under way (such as 32MB).
+    #[arg(long, value_name = "BYTES", default_value = "32MB", value_parser = bytes)]
+    pub in_flight: usize,
+
+    /// Say nothing but errors.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+impl Options {
+    /// The engine's settings that these options stand for.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            workers: self.workers,
+            epoch: self.epoch,
+            trigger: self.trigger,
+            checkpoint_interval: (!self.no_checkpoints).then_some(self.checkpoint_interval),
+            in_flight_bytes: self.in_flight,
+            retained: self.keep,
+            fresh: self.fresh,
+            abort_on_panic: true,
+            ..Settings::default()
+        }
+    }
+}
+
+/// `250ms`, `1s`, `2m`, `1h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let ms = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err("a time is a number with ms, s, m or h, such as 250ms".to_owned()),
+    };
+    let number: u64 = number.parse().map_err(|_| format!("`{number}` is no whole number"))?;
+    number.checked_mul(ms).map(Duration::from_millis).ok_or_else(|| "too long".to_owned())
+}
+
+/// `1000`, `64KB`, `32MB`, `1GB`.
+fn bytes(text: &str) -> Result<usize, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let factor: usize = match unit {
+        "" | "B" => 1,
+        "KB" | "kB" => 1 << 10,
+        "MB" => 1 << 20,
+        "GB" => 1 << 30,
+        _ => return Err("a size is a number, alone or with KB, MB or GB".to_owned()),
+    };
+    let number: usize = number.parse().map_err(|_| format!("`{number}` is no whole number"))?;
+    number.checked_mul(factor).ok_or_else(|| "too large".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_sizes_have_units() {
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert!(duration("5").is_err() && duration("s").is_err() && duration("1d").is_err());
+        assert_eq!(bytes("32MB"), Ok(32 << 20));
+        assert_eq!(bytes("7"), Ok(7));
+        assert!(bytes("1TB").is_err() && bytes("MB").is_err());
+    }
+}
