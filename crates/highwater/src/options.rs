@@ -27,7 +27,7 @@ pub struct Options {
     #[arg(long, short, env = "HIGHWATER_WORKERS", value_name = "N", default_value_t = 1)]
     pub workers: usize,
 
-    /// Where checkpoints are kept: a folder, or `memory:` [default: .highwater/<job>].
+    /// Where checkpoints are kept: a folder, or `memory:` (by default `.highwater/` and the name of the job).
     #[arg(long, env = "HIGHWATER_CHECKPOINTS", value_name = "LOCATION")]
     pub checkpoints: Option<String>,
 

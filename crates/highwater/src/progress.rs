@@ -52,7 +52,8 @@ fn line(job: &str, control: &Control, rate: f64, now: Duration) -> String {
         epoch & 0xFFFF_FFFF
     );
     if counters.checkpoints.load(Relaxed) > 0 {
-        let age = now.as_millis() as u64 - counters.last_checkpoint_ms.load(Relaxed).min(now.as_millis() as u64);
+        let age = now.as_millis() as u64
+            - counters.last_checkpoint_ms.load(Relaxed).min(now.as_millis() as u64);
         let size = count(counters.last_checkpoint_bytes.load(Relaxed) as f64);
         line += &format!(", checkpoint {:.1} s ago, {size}B", age as f64 / 1000.0);
     }

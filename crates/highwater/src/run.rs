@@ -192,7 +192,9 @@ fn abort_on_worker_panic() {
             before(panic);
             let thread = std::thread::current();
             if thread.name().is_some_and(|name| name.starts_with("timely:work")) {
-                eprintln!("a worker panicked; the process ends here, and nothing committed is lost");
+                eprintln!(
+                    "a worker panicked; the process ends here, and nothing committed is lost"
+                );
                 std::process::abort();
             }
         }));

@@ -274,7 +274,8 @@ impl Batch {
             Repr::Empty => &[],
             // The host tried the encoding when the batch was emitted would cost twice; a type that fails here fails always.
             Repr::Rows(rows) => self.encoded.get_or_init(|| {
-                rows.encode().unwrap_or_else(|error| panic!("a record can't be serialized: {error}"))
+                rows.encode()
+                    .unwrap_or_else(|error| panic!("a record can't be serialized: {error}"))
             }),
             Repr::Split(_) => unreachable!("parts travel one by one"),
         }

@@ -23,8 +23,8 @@ use std::time::Duration;
 
 use highwater_env::{Env, Phase};
 use highwater_log::{
-    AppendError, CheckpointEntry, Committed, Configuration, Holding, Log, LogError, Manifest, ObjectRef,
-    OperatorEntry, StagedItem, StagedOutput, StateEntry, collect, names,
+    AppendError, CheckpointEntry, Committed, Configuration, Holding, Log, LogError, Manifest,
+    ObjectRef, OperatorEntry, StagedItem, StagedOutput, StateEntry, collect, names,
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -217,13 +217,18 @@ impl Committer {
         let (entry, manifest) = match entry {
             Ok(entry) => entry,
             Err(why) => {
-                tracing::warn!(interval, why, "a checkpoint failed; the next one covers what it would have");
+                tracing::warn!(
+                    interval,
+                    why,
+                    "a checkpoint failed; the next one covers what it would have"
+                );
                 self.attempt.counters.failed_checkpoints.fetch_add(1, Ordering::Relaxed);
                 self.attempt.settle(interval, false);
                 if finished {
                     return Err(Error::Refused {
                         why: format!("the last checkpoint failed: {why}"),
-                        what_to_do: "nothing is lost; start the job again once this is mended".to_owned(),
+                        what_to_do: "nothing is lost; start the job again once this is mended"
+                            .to_owned(),
                     });
                 }
                 return Ok(());
@@ -309,7 +314,11 @@ impl Committer {
         }
         staged
             .into_iter()
-            .map(|((checkpoint, sink), items)| StagedOutput { sink: sink.to_owned(), checkpoint, items })
+            .map(|((checkpoint, sink), items)| StagedOutput {
+                sink: sink.to_owned(),
+                checkpoint,
+                items,
+            })
             .collect()
     }
 
@@ -327,12 +336,14 @@ impl Committer {
         entry: &CheckpointEntry,
         manifest: &Manifest,
     ) -> Vec<String> {
-        let retained = NonZeroUsize::new(self.attempt.settings.retained).unwrap_or(NonZeroUsize::MIN);
+        let retained =
+            NonZeroUsize::new(self.attempt.settings.retained).unwrap_or(NonZeroUsize::MIN);
         let next = holding(entry, Some(manifest));
         let mut garbage = collect(retained, &self.existing, number, &next, &self.listed);
         if !self.swept {
             let mut referenced: BTreeSet<String> = next.objects.clone();
-            referenced.extend(self.existing.values().flat_map(|holding| holding.objects.iter().cloned()));
+            referenced
+                .extend(self.existing.values().flat_map(|holding| holding.objects.iter().cloned()));
             match self.log.leftovers(self.attempt.number, &referenced).await {
                 Ok(leftovers) => {
                     let known: BTreeSet<String> = garbage.iter().cloned().collect();
@@ -346,7 +357,11 @@ impl Committer {
     }
 
     /// Appends an entry, and has what it covers published.
-    async fn append(&mut self, checkpoint: &CheckpointEntry, manifest: &Manifest) -> Result<(), Error> {
+    async fn append(
+        &mut self,
+        checkpoint: &CheckpointEntry,
+        manifest: &Manifest,
+    ) -> Result<(), Error> {
         let entry = self.log.next_entry(checkpoint.clone());
         assert_eq!(entry.number, self.newest_entry + 1, "2: entries follow one another");
         let committed = self.log.append(&entry).await.map_err(|error| match error {

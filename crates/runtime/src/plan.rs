@@ -130,16 +130,21 @@ impl Plan {
 
     /// Notes an error.
     pub fn error(&mut self, at: &Location<'_>, what: impl Into<String>) {
-        self.errors.push(PlanError { at: format!("{}:{}", at.file(), at.line()), what: what.into() });
+        self.errors
+            .push(PlanError { at: format!("{}:{}", at.file(), at.line()), what: what.into() });
     }
 
     /// Names a node.
     pub fn set_uid(&mut self, node: NodeId, uid: &str, at: &Location<'_>) {
         let what = self.nodes[node].name;
         if !self.nodes[node].is_stateful() {
-            self.error(at, format!("`{what}` has no state, so it takes no uid; leave `.uid({uid:?})` out"));
+            self.error(
+                at,
+                format!("`{what}` has no state, so it takes no uid; leave `.uid({uid:?})` out"),
+            );
         } else if let Some(old) = &self.nodes[node].uid {
-            let text = format!("this `{what}` has the uid `{old}` already; leave `.uid({uid:?})` out");
+            let text =
+                format!("this `{what}` has the uid `{old}` already; leave `.uid({uid:?})` out");
             self.error(at, text);
         } else if !is_good_uid(uid) {
             let rule = "a uid is letters, digits, `-`, `_` and `.`, 1 to 100 of them, and begins with a letter or digit";
@@ -163,17 +168,23 @@ impl Plan {
         for node in &self.nodes {
             let Some(uid) = &node.uid else { continue };
             if let Some(other) = owners.insert(uid, node) {
-                let what = format!("the uid `{uid}` is taken by the `{}` at {}", other.name, place(other));
+                let what =
+                    format!("the uid `{uid}` is taken by the `{}` at {}", other.name, place(other));
                 errors.push(PlanError { at: place(node), what });
             }
         }
-        let sinks = || self.nodes.iter().filter_map(|node| match &node.role {
-            Role::Sink(sink) => Some((node, sink)),
-            _ => None,
-        });
+        let sinks = || {
+            self.nodes.iter().filter_map(|node| match &node.role {
+                Role::Sink(sink) => Some((node, sink)),
+                _ => None,
+            })
+        };
         if sinks().next().is_none() {
             let at = self.nodes.first().map_or_else(|| "the job".to_owned(), place);
-            errors.push(PlanError { at, what: "the job writes nothing: end it with `.write(name, sink)`".into() });
+            errors.push(PlanError {
+                at,
+                what: "the job writes nothing: end it with `.write(name, sink)`".into(),
+            });
         }
         if !checkpoints {
             for (node, _) in sinks().filter(|(_, sink)| sink.delivery() == Delivery::ExactlyOnce) {

@@ -48,10 +48,7 @@ pub(crate) fn publications(sink: &str, staged: &[StagedOutput]) -> Vec<Publicati
             by_checkpoint.entry(last_of[part.as_str()]).or_default().push(item.clone());
         }
     }
-    by_checkpoint
-        .into_iter()
-        .map(|(checkpoint, items)| Publication { checkpoint, items })
-        .collect()
+    by_checkpoint.into_iter().map(|(checkpoint, items)| Publication { checkpoint, items }).collect()
 }
 
 /// The publishing of one sink.

@@ -193,8 +193,9 @@ fn check_fits(number: u64, checkpoint: &CheckpointEntry, plan: &Checked) -> Resu
                         "in checkpoint {number} `{uid}` is a {}, in this job it is a {kind}",
                         operator.kind
                     ),
-                    what_to_do: "give the new operator a uid of its own, or start over with --fresh"
-                        .to_owned(),
+                    what_to_do:
+                        "give the new operator a uid of its own, or start over with --fresh"
+                            .to_owned(),
                 });
             }
             None if operator.states.is_empty() => {}
@@ -204,7 +205,8 @@ fn check_fits(number: u64, checkpoint: &CheckpointEntry, plan: &Checked) -> Resu
                         "checkpoint {number} holds state of the {} `{uid}`, which this job doesn't have",
                         operator.kind
                     ),
-                    what_to_do: "give the operator its old uid back, or start over with --fresh".to_owned(),
+                    what_to_do: "give the operator its old uid back, or start over with --fresh"
+                        .to_owned(),
                 });
             }
         }
@@ -217,7 +219,8 @@ fn check_fits(number: u64, checkpoint: &CheckpointEntry, plan: &Checked) -> Resu
                      doesn't have",
                     output.sink
                 ),
-                what_to_do: "give the sink its old name back, or start over with --fresh".to_owned(),
+                what_to_do: "give the sink its old name back, or start over with --fresh"
+                    .to_owned(),
             });
         }
     }

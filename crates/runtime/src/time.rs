@@ -13,7 +13,9 @@ use std::fmt;
 /// assert!(epoch < Epoch::first_of(4));
 /// assert_eq!(Epoch::from_timestamp(epoch.timestamp()), epoch);
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub struct Epoch(u64);
 
 impl Epoch {

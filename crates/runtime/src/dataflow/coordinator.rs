@@ -44,7 +44,8 @@ pub(super) fn build<'scope>(
     let mut builder = OperatorBuilder::new("coordinator".to_owned(), scope);
     let contract = || route::pact(Whole::To(0), worker.index);
     let mut reports = builder.new_input(reports, contract());
-    let mut ends: Vec<_> = ends.into_iter().map(|stream| builder.new_input(stream, contract())).collect();
+    let mut ends: Vec<_> =
+        ends.into_iter().map(|stream| builder.new_input(stream, contract())).collect();
     let sources = plan.nodes().iter().enumerate();
     let mut reading: BTreeSet<(usize, usize)> = sources
         .filter(|(_, node)| matches!(node.role, Role::Source(_)))

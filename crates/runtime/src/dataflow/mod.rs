@@ -69,11 +69,8 @@ pub(crate) fn build<'scope>(
         let first = nodes[0];
         let last = nodes[nodes.len() - 1];
         let node = &plan.nodes()[first];
-        let inputs: Vec<_> = node
-            .inputs
-            .iter()
-            .map(|edge| (streams[&edge.from].clone(), edge.exchange))
-            .collect();
+        let inputs: Vec<_> =
+            node.inputs.iter().map(|edge| (streams[&edge.from].clone(), edge.exchange)).collect();
         let context = |id: usize| worker.context(plan.uid(id));
         let make = |id: usize| match &plan.nodes()[id].role {
             Role::Operator { make, .. } => make(&context(id)),
@@ -125,9 +122,10 @@ pub(crate) fn build<'scope>(
                 host.outputs
             }
             Role::Sink(sink) => {
-                let [(input, exchange)] =
-                    <[_; 1]>::try_from(inputs).unwrap_or_else(|_| unreachable!("a sink has one input"));
-                let host = sink_host::build(scope, &name, &**sink, input, exchange, recovered, worker)?;
+                let [(input, exchange)] = <[_; 1]>::try_from(inputs)
+                    .unwrap_or_else(|_| unreachable!("a sink has one input"));
+                let host =
+                    sink_host::build(scope, &name, &**sink, input, exchange, recovered, worker)?;
                 parts.extend(host.parts);
                 vec![host.done]
             }
@@ -172,7 +170,12 @@ impl Worker {
 }
 
 /// The states of a node: name and kind of each, as the graph in an entry lists them.
-pub(crate) fn states_of(plan: &Checked, id: usize, key_groups: KeyGroups, env: &Arc<dyn Env>) -> Vec<(String, String)> {
+pub(crate) fn states_of(
+    plan: &Checked,
+    id: usize,
+    key_groups: KeyGroups,
+    env: &Arc<dyn Env>,
+) -> Vec<(String, String)> {
     let context = OperatorContext {
         uid: plan.uid(id).to_owned(),
         worker: 0,

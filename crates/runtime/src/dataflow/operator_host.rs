@@ -98,7 +98,11 @@ pub(super) fn build<'scope>(
     for table in operator.tables() {
         let entries = table.restore(&uid, &recovered.image).map_err(state_error)?;
         table.begin(interval);
-        worker.attempt.counters.restored_entries.fetch_add(entries, std::sync::atomic::Ordering::Relaxed);
+        worker
+            .attempt
+            .counters
+            .restored_entries
+            .fetch_add(entries, std::sync::atomic::Ordering::Relaxed);
     }
     operator.restored();
 

@@ -104,7 +104,9 @@ pub(super) fn build<'scope>(
     });
     if worker.index == 0 {
         let wake = scope.worker().sync_activator_for(address.to_vec());
-        worker.attempt.set_pacer(Waker::new(move || { wake.activate().ok(); }));
+        worker.attempt.set_pacer(Waker::new(move || {
+            wake.activate().ok();
+        }));
     }
     let (worker, shared) = (worker.clone(), pacer.clone());
     builder.build(move |mut capabilities| {
@@ -183,7 +185,8 @@ impl State {
 
     /// Whether a new interval begins now: it is time, or somebody asked for it, and no checkpoint is in flight.
     fn interval_ends(&self, worker: &Worker, now: Duration) -> bool {
-        let (Some(last), Some(_)) = (&self.last, worker.attempt.settings.checkpoint_interval) else {
+        let (Some(last), Some(_)) = (&self.last, worker.attempt.settings.checkpoint_interval)
+        else {
             return false;
         };
         let interval = last.epoch.interval();

@@ -74,7 +74,9 @@ pub(super) fn build<'scope>(
         attempt: worker.attempt.number,
         direct,
         env: worker.attempt.env.clone(),
-        waker: Waker::new(move || { wake.activate().ok(); }),
+        waker: Waker::new(move || {
+            wake.activate().ok();
+        }),
         log: recovered.log.clone(),
     };
     let writer = sink.writer(context).map_err(|error| failed("sink", uid, error))?;

@@ -113,7 +113,9 @@ pub(super) fn build<'scope>(
         workers: worker.peers,
         splits,
         env: worker.attempt.env.clone(),
-        waker: Waker::new(move || { wake.activate().ok(); }),
+        waker: Waker::new(move || {
+            wake.activate().ok();
+        }),
         control: Control(worker.attempt.clone()),
     };
     let reader = source.reader(context).map_err(|error| failed("source", &uid, error))?;

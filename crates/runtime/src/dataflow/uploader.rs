@@ -153,7 +153,9 @@ pub(super) fn build<'scope>(
         capability: None,
         output,
         done: mpsc::channel(),
-        wake: Arc::new(move || { wake.activate().ok(); }),
+        wake: Arc::new(move || {
+            wake.activate().ok();
+        }),
     };
     let on = worker.attempt.settings.checkpoint_interval.is_some();
     builder.build(move |mut capabilities| {
@@ -166,9 +168,11 @@ pub(super) fn build<'scope>(
         move |frontiers| {
             for input in &mut inputs {
                 input.for_each(|capability, batch| {
-                    let timestamp = capability.least().expect("the engine sends nothing without a time");
+                    let timestamp =
+                        capability.least().expect("the engine sends nothing without a time");
                     let interval = Epoch::from_timestamp(*timestamp).interval();
-                    let parts: Parts = std::mem::take(batch).take().expect("nothing is decoded here");
+                    let parts: Parts =
+                        std::mem::take(batch).take().expect("nothing is decoded here");
                     uploader.arrived.entry(interval).or_default().extend(parts.0);
                 });
             }
@@ -223,7 +227,8 @@ impl Uploader {
         let sections: Vec<(String, Section)> =
             self.backlog.iter().flat_map(|(_, sections)| sections.clone()).collect();
         let env = self.worker.attempt.env.clone();
-        let name = names::object(self.worker.attempt.number, interval.into(), self.worker.index as u32);
+        let name =
+            names::object(self.worker.attempt.number, interval.into(), self.worker.index as u32);
         let (log, done, wake) = (self.log.clone(), self.done.0.clone(), self.wake.clone());
         let phases = env.clone();
         let task = async move {

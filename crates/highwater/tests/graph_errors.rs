@@ -1,0 +1,61 @@
+//! What is wrong with a job's graph is said before anything runs, all of it, with its places in the job's code.
+
+use highwater::Job;
+use highwater::connectors::{Collect, Discard};
+use highwater::testing::{Script, Test};
+
+/// What a job is refused with. Its source would crash it, so a job that ran anyway would not get through.
+fn refusal<R>(test: Test, job: impl FnOnce(&Job) -> R) -> String {
+    test.run(job).expect_err("the graph is wrong").to_string()
+}
+
+fn input() -> Script<u64> {
+    Script::new().record(1)
+}
+
+#[test]
+fn everything_that_is_wrong_is_said_at_once_with_its_place() {
+    let text = refusal(Test::new(1), |job| {
+        let numbers = job.read("in", input());
+        numbers.map(|n| n + 1).uid("next").write("out", Collect);
+        numbers.key_by(|n| *n).count().uid("in");
+        numbers.key_by(|n| *n).count().uid("no good");
+    });
+    assert!(text.contains("`map` has no state, so it takes no uid"), "{text}");
+    assert!(text.contains("the uid `in` is taken by the `source`"), "{text}");
+    assert!(text.contains("the uid \"no good\" can't be used"), "{text}");
+    assert_eq!(text.matches("graph_errors.rs:").count(), 4, "{text}");
+}
+
+#[test]
+fn a_job_that_writes_nothing_is_refused() {
+    let text = refusal(Test::new(1), |job| {
+        job.read("in", input()).map(|n| n + 1);
+    });
+    assert!(text.contains("the job writes nothing"), "{text}");
+}
+
+#[test]
+fn exactly_once_needs_checkpoints() {
+    let off = || Test::new(1).settings(|settings| settings.checkpoint_interval = None);
+    let text = refusal(off(), |job| job.read("in", input()).write("out", Collect));
+    assert!(text.contains("`out` promises exactly once, which needs checkpoints"), "{text}");
+    // A sink that doesn't promise it is fine.
+    off().run(|job| job.read("in", input()).write("out", Discard::new())).unwrap();
+}
+
+/// A restart with a job whose operators don't fit the state is refused by name, before anything runs.
+#[test]
+fn state_of_an_operator_that_is_gone_is_refused_by_name() {
+    let store = highwater_log::Store::from_objects(std::sync::Arc::new(object_store::memory::InMemory::new()));
+    let stopped = Test::new(1).store(store.clone()).run(|job| {
+        let keyed = job.read("in", Script::new().record(1_u64).checkpoint()).key_by(|n| *n);
+        keyed.count().uid("old").write("out", Collect);
+    });
+    stopped.unwrap();
+    let text = refusal(Test::new(1).store(store), |job| {
+        let keyed = job.read("in", input()).key_by(|n| *n);
+        keyed.count().uid("new").write("out", Collect);
+    });
+    assert!(text.contains("`old`, which this job doesn't have"), "{text}");
+}
