@@ -32,7 +32,7 @@ pub struct Options {
     pub checkpoints: Option<String>,
 
     /// How often a checkpoint is taken, at the most.
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = some_time)]
     pub checkpoint_interval: Duration,
 
     /// Keep nothing. Refused if a sink promises exactly once.
@@ -52,7 +52,7 @@ pub struct Options {
     pub trigger: Duration,
 
     /// How long an epoch is while the job keeps up.
-    #[arg(long, value_name = "TIME", default_value = "10ms", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "10ms", value_parser = some_time)]
     pub epoch: Duration,
 
     /// How many bytes of records a worker may have under way (such as 32MB).
@@ -94,6 +94,14 @@ fn duration(text: &str) -> Result<Duration, String> {
     };
     let number: u64 = number.parse().map_err(|_| format!("`{number}` is no whole number"))?;
     number.checked_mul(ms).map(Duration::from_millis).ok_or_else(|| "too long".to_owned())
+}
+
+/// A duration that isn't nothing.
+fn some_time(text: &str) -> Result<Duration, String> {
+    duration(text).and_then(|time| match time.is_zero() {
+        true => Err("it must be more than nothing".to_owned()),
+        false => Ok(time),
+    })
 }
 
 /// `1000`, `64KB`, `32MB`, `1GB`.

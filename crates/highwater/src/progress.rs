@@ -21,6 +21,9 @@ pub(crate) fn show(job: &str, control: &Control) {
         let mut at = control.env().monotonic();
         while !control.is_over() {
             control.env().sleep(EVERY).await;
+            if control.is_over() {
+                break;
+            }
             let now = control.env().monotonic();
             let read = control.counters().records_in.load(Relaxed);
             let rate = (read - records) as f64 / (now - at).as_secs_f64();
@@ -57,7 +60,8 @@ fn line(job: &str, control: &Control, rate: f64, now: Duration) -> String {
         let size = count(counters.last_checkpoint_bytes.load(Relaxed) as f64);
         line += &format!(", checkpoint {:.1} s ago, {size}B", age as f64 / 1000.0);
     }
-    if control.unpublished() > 0 {
+    // One or two are on their way at any time.
+    if control.unpublished() > 2 {
         line += &format!(", {} not yet published", control.unpublished());
     }
     line

@@ -122,6 +122,7 @@ impl Runner {
         };
         say(match options.no_checkpoints {
             true => "no checkpoints".to_owned(),
+            false if location == "memory:" => "checkpoints in memory".to_owned(),
             false => format!("checkpoints in {location}"),
         });
         let began = env.monotonic();
@@ -159,8 +160,9 @@ fn summary(outcome: &Outcome, seconds: f64) -> String {
         Some(checkpoint) => format!(", went on from checkpoint {checkpoint}"),
         None => String::new(),
     };
+    let plural = if outcome.checkpoints == 1 { "" } else { "s" };
     format!(
-        "{how}: {} records in {seconds:.1} s, {} checkpoints{from}",
+        "{how}: {} records in {seconds:.1} s, {} checkpoint{plural}{from}",
         outcome.records_in, outcome.checkpoints
     )
 }

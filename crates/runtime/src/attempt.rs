@@ -98,6 +98,11 @@ impl Attempt {
         self.ended.notify_all();
     }
 
+    /// The attempt has come to its regular end.
+    pub(crate) fn end(&self) {
+        self.over.store(true, Ordering::SeqCst);
+    }
+
     /// Whether the attempt has ended; nobody may act for it any more.
     pub fn is_over(&self) -> bool {
         self.over.load(Ordering::SeqCst)

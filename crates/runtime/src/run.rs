@@ -191,7 +191,7 @@ fn run_workers(
     if let Some(failure) = attempt.take_failure() {
         return Err(failure);
     }
-    // Nobody may act for an attempt that is over, and this one is.
+    attempt.end();
     let counters = &attempt.counters;
     Ok(Outcome {
         finished: attempt.is_finished(),

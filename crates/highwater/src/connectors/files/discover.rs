@@ -66,7 +66,7 @@ pub(crate) fn splits(
             .into());
         }
         ids.insert((split.path.clone(), split.piece.map_or(0, |(start, _)| start)), id.clone());
-        known_files.insert(split.path);
+        known_files.insert(real(&split.path));
     }
     let files = match files(pattern) {
         Ok(files) => files,
@@ -74,12 +74,17 @@ pub(crate) fn splits(
         Err(_) if !known.is_empty() => Vec::new(),
         Err(error) => return Err(error),
     };
-    for path in files.into_iter().filter(|path| !known_files.contains(path)) {
+    for path in files.into_iter().filter(|path| !known_files.contains(&real(path))) {
         for (start, id) in cut(&path, split_bytes)? {
             ids.insert((path.clone(), start), id);
         }
     }
     Ok(ids.into_values().collect())
+}
+
+/// A path by which a file is known again, however it is spelled this time.
+fn real(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
 /// The splits of one file, with where each begins.
@@ -187,6 +192,17 @@ mod tests {
             let error = splits(&pattern, None, &[]).unwrap_err().to_string();
             assert!(error.contains(&pattern), "{error}");
         }
+    }
+
+    /// A file that was read under one spelling of its path isn't read again under another.
+    #[test]
+    fn a_file_is_known_however_its_path_is_spelled() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().to_str().unwrap().to_owned();
+        let a = write(folder.path(), "a.csv", "x");
+        let known = [(a.clone(), SplitOffset { position: 1, ..SplitOffset::default() })];
+        let spelled = format!("{root}/./../{}", folder.path().file_name().unwrap().display());
+        assert_eq!(splits(&spelled, None, &known).unwrap(), [a]);
     }
 
     #[test]

@@ -1,0 +1,65 @@
+//! Measures Highwater, beside bare timely and a bare loop that do the same work in the same run.
+//!
+//! `cargo run --release -p highwater-bench -- keyed|recovery|w6`; see `bench/RESULTS.md` for what came out.
+
+#![allow(clippy::disallowed_methods, reason = "a benchmark looks at the real clock")]
+
+use clap::{Parser, Subcommand};
+
+mod bare;
+mod keyed;
+mod recovery;
+mod w6;
+
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Keyed count and sum over generated records: with checkpoints, without, bare timely, bare loop.
+    Keyed(keyed::Arguments),
+    /// From a kill to the first row out of the last operator, and to the first published one.
+    Recovery(recovery::Arguments),
+    /// CSV files in, running count and sum per bidder, CSV files out.
+    W6(w6::Arguments),
+}
+
+fn main() -> highwater::Result<()> {
+    match Arguments::parse().what {
+        What::Keyed(arguments) => keyed::run(&arguments),
+        What::Recovery(arguments) => recovery::run(&arguments),
+        What::W6(arguments) => w6::run(arguments),
+    }
+}
+
+/// What one engine did.
+struct Measured {
+    name: String,
+    records_per_second: f64,
+}
+
+fn print_table(title: &str, rows: &[Measured]) {
+    println!("\n{title}");
+    for row in rows {
+        let ratios: Vec<String> = rows
+            .iter()
+            .filter(|other| other.name != row.name)
+            .map(|other| {
+                format!(
+                    "{:.2} of {}",
+                    row.records_per_second / other.records_per_second,
+                    other.name
+                )
+            })
+            .collect();
+        println!(
+            "  {:<24} {:>7.2} M records/s   {}",
+            row.name,
+            row.records_per_second / 1e6,
+            ratios.join(", ")
+        );
+    }
+}
