@@ -47,7 +47,9 @@ fn exactly_once_needs_checkpoints() {
 /// A restart with a job whose operators don't fit the state is refused by name, before anything runs.
 #[test]
 fn state_of_an_operator_that_is_gone_is_refused_by_name() {
-    let store = highwater_log::Store::from_objects(std::sync::Arc::new(object_store::memory::InMemory::new()));
+    let store = highwater_log::Store::from_objects(std::sync::Arc::new(
+        object_store::memory::InMemory::new(),
+    ));
     let stopped = Test::new(1).store(store.clone()).run(|job| {
         let keyed = job.read("in", Script::new().record(1_u64).checkpoint()).key_by(|n| *n);
         keyed.count().uid("old").write("out", Collect);

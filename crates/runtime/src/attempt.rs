@@ -45,7 +45,7 @@ pub struct Counters {
     pub records_in: AtomicU64,
     /// Rows handed to sinks.
     pub records_out: AtomicU64,
-    /// Records restored... as entries of state.
+    /// Entries of state that were read back.
     pub restored_entries: AtomicU64,
     /// The present epoch's timestamp.
     pub epoch: AtomicU64,
@@ -61,7 +61,7 @@ pub struct Counters {
     pub last_checkpoint_took_ms: AtomicU64,
     /// When the first row came out of an operator before a sink, in microseconds of the monotonic clock; 0 if none did.
     pub first_row_us: AtomicU64,
-    /// When output was first published.
+    /// When output that this attempt committed was first published.
     pub first_published_us: AtomicU64,
 }
 

@@ -127,9 +127,12 @@ async fn publish_all(
                 }
             }
         }
-        let now = (attempt.env.monotonic().as_micros() as u64).max(1);
-        let first = &attempt.counters.first_published_us;
-        first.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed).ok();
+        // What an earlier attempt left behind is no output of this one.
+        if number > attempt.number {
+            let now = (attempt.env.monotonic().as_micros() as u64).max(1);
+            let first = &attempt.counters.first_published_us;
+            first.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed).ok();
+        }
         if queue.is_empty() {
             published.fetch_max(entry, Ordering::SeqCst);
         }

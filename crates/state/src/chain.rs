@@ -65,7 +65,9 @@ pub fn plan(links: &[u64], fresh: u64, retire: Option<usize>) -> Plan {
     };
     let mut keep = links.len();
     let mut written = fresh;
-    while keep > 1 && (links[keep - 1] <= written.saturating_mul(2) || retire.is_some_and(|r| r < keep)) {
+    while keep > 1
+        && (links[keep - 1] <= written.saturating_mul(2) || retire.is_some_and(|r| r < keep))
+    {
         written = written.saturating_add(links[keep - 1]);
         keep -= 1;
     }
@@ -107,7 +109,8 @@ mod tests {
             let mut written = 0;
             for _ in 0..20_000 {
                 let Plan { keep } = plan(&links, step, None);
-                let size = if keep == 0 { 10_000 } else { step + links[keep..].iter().sum::<u64>() };
+                let size =
+                    if keep == 0 { 10_000 } else { step + links[keep..].iter().sum::<u64>() };
                 links.truncate(keep);
                 links.push(size);
                 written += size;

@@ -81,7 +81,9 @@ mod tests {
                 assert_eq!(all, (0..count).collect::<Vec<_>>());
                 let owners = groups.owners(workers);
                 for worker in 0..workers {
-                    assert!(groups.range(worker, workers).all(|g| owners[g as usize] == worker as u32));
+                    assert!(
+                        groups.range(worker, workers).all(|g| owners[g as usize] == worker as u32)
+                    );
                 }
             }
         }

@@ -18,7 +18,7 @@ pub mod section;
 mod table;
 
 pub use error::StateError;
-pub use group::{KeyGroups, DEFAULT_KEY_GROUPS};
+pub use group::{DEFAULT_KEY_GROUPS, KeyGroups};
 pub use image::Image;
 pub use table::{ByFirst, ByKey, Hashing, KeyedTable, Slice, StateTable, Verdict};
 

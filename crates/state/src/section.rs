@@ -172,7 +172,10 @@ fn describe(schema: &Schema) -> serde_json::Value {
         false => field.data_type().to_string(),
     };
     let columns = schema.fields().iter().filter(|field| field.name() != "deleted");
-    columns.map(|field| (field.name().clone(), shown(field).into())).collect::<serde_json::Map<_, _>>().into()
+    columns
+        .map(|field| (field.name().clone(), shown(field).into()))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 /// The columns of one batch of a section, as they were written.
@@ -211,10 +214,14 @@ pub fn read(
             Ok::<_, StateError>((batch.schema().field(index).clone(), batch.column(index).clone()))
         };
         let deleted = column("deleted")?.1;
-        let deleted = deleted.as_any().downcast_ref::<BooleanArray>().cloned().ok_or_else(|| {
-            arrow(arrow_schema::ArrowError::SchemaError("column `deleted` isn't boolean".into()))
-        })?;
-        let rows = SectionBatch { first_row, key: column("key")?, value: column("value")?, deleted };
+        let deleted =
+            deleted.as_any().downcast_ref::<BooleanArray>().cloned().ok_or_else(|| {
+                arrow(arrow_schema::ArrowError::SchemaError(
+                    "column `deleted` isn't boolean".into(),
+                ))
+            })?;
+        let rows =
+            SectionBatch { first_row, key: column("key")?, value: column("value")?, deleted };
         first_row += batch.num_rows() as u64;
         Ok(rows)
     }))

@@ -73,8 +73,10 @@ where
         let keys = rows.rows.iter().map(|(key, _)| Some(*key));
         let values = rows.rows.iter().map(|(_, value)| *value);
         let key = highwater_codec::encode("key", keys, &mut self.key_tier).map_err(codec)?;
-        let value = highwater_codec::encode("value", values, &mut self.value_tier).map_err(codec)?;
-        let deleted: BooleanArray = rows.rows.iter().map(|(_, value)| Some(value.is_none())).collect();
+        let value =
+            highwater_codec::encode("value", values, &mut self.value_tier).map_err(codec)?;
+        let deleted: BooleanArray =
+            rows.rows.iter().map(|(_, value)| Some(value.is_none())).collect();
         let row_count = rows.rows.len() as u64;
         let Rows { groups, hashes, .. } = rows;
         let frozen = self.frozen.as_mut().expect("only the encoder calls this");
@@ -113,8 +115,7 @@ fn plan_group<K, V>(
 ) -> Option<(Work, usize)> {
     let frozen = group.frozen.as_ref().expect("settled");
     let fresh = frozen.changed.len() + frozen.deleted.len();
-    let retired = retire
-        .and_then(|place| group.chain.iter().position(|link| link.place == place));
+    let retired = retire.and_then(|place| group.chain.iter().position(|link| link.place == place));
     if fresh == 0 && retired.is_none() {
         return None;
     }

@@ -5,10 +5,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Hashing, KeyedTable, Slot, bucket};
+use crate::StateError;
 use crate::chain::{LINK_BYTES_MIN, Link, Place};
 use crate::image::{Image, Wanted};
 use crate::section::{self, GroupRows, SectionBatch};
-use crate::StateError;
 
 impl<K, V, H> KeyedTable<K, V, H>
 where
@@ -58,8 +58,10 @@ where
     ) -> Result<(), StateError> {
         let codec = |source| StateError::Codec { state: self.name.clone(), source };
         let end = batch.first_row + batch.deleted.len() as u64;
-        let mut touched =
-            groups.iter().filter(|rows| rows.first_row < end && rows.first_row + rows.rows > batch.first_row).peekable();
+        let mut touched = groups
+            .iter()
+            .filter(|rows| rows.first_row < end && rows.first_row + rows.rows > batch.first_row)
+            .peekable();
         if touched.peek().is_none() {
             return Ok(());
         }

@@ -109,8 +109,11 @@ impl World {
         if pending.sections.iter().all(Option::is_some) {
             let pending = self.frozen.take().unwrap();
             for (worker, sections) in pending.sections.into_iter().enumerate() {
-                let sections: Vec<_> =
-                    sections.unwrap().into_iter().map(|section| ("op".to_owned(), section)).collect();
+                let sections: Vec<_> = sections
+                    .unwrap()
+                    .into_iter()
+                    .map(|section| ("op".to_owned(), section))
+                    .collect();
                 let name = format!("c{}-i{}-w{worker}", self.crashes, pending.interval);
                 let object = Object::open(&name, object::write(&sections)).unwrap();
                 self.objects.push((object, Some((worker, pending.interval))));
