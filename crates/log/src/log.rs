@@ -213,6 +213,24 @@ impl Log {
         }
     }
 
+    /// Whoever has taken over from `attempt`, in words: it may delete what `attempt` wants to read.
+    ///
+    /// # Errors
+    ///
+    /// If the store can't be read.
+    pub async fn taken_over(&self, attempt: u64) -> Result<Option<String>, LogError> {
+        let listed = self.list(names::LOG).await?;
+        let Some(tail) = listed.iter().filter_map(|name| names::entry_number(name)).max() else {
+            return Ok(None);
+        };
+        Ok(match self.read_entry(tail).await? {
+            Some(Found::Sound(entry)) if entry.attempt > attempt => {
+                Some(format!("{}, {}", self.shown(&names::entry(tail)), entry.describe()))
+            }
+            _ => None,
+        })
+    }
+
     /// A checkpoint entry of this log's attempt, as far as the log knows what to fill in: format, number,
     /// nonce, attempt and job.
     ///

@@ -85,6 +85,7 @@ impl Committer {
                 job_id: recovered.job_id.clone(),
                 attempt: attempt.number,
                 starts_over: recovered.base.is_none(),
+                covered: recovered.base.as_ref().map(|_| recovered.progress.interval),
                 env: attempt.env.clone(),
                 log: recovered.log.clone(),
             };
@@ -165,10 +166,18 @@ impl Committer {
         self.finish().await;
     }
 
-    /// Waits until everything is published, and records that.
+    /// Waits until everything is published, and records that. A job that was stopped doesn't wait for a destination that is
+    /// down: the next start publishes what is left.
     pub(crate) async fn finish(&mut self) {
+        let finished = self.last.as_ref().is_none_or(|last| last.finished);
         while !self.sinks.values().all(SinkPublishing::is_idle) {
             if self.attempt.is_over() {
+                return;
+            }
+            if !finished && self.sinks.values().any(|sink| !sink.is_idle() && sink.is_failing()) {
+                tracing::warn!(
+                    "stopped before everything is published; the next start publishes what is left"
+                );
                 return;
             }
             self.attempt.env.sleep(PUBLISHED_POLL).await;

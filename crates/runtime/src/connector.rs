@@ -207,11 +207,18 @@ pub struct PublisherContext {
     pub attempt: u64,
     /// Nothing was ever committed (or it starts over): what a destination holds of this job is to be taken back.
     pub starts_over: bool,
+    /// The last interval that the checkpoint covers from which the attempt goes on.
+    pub covered: Option<u32>,
     /// Time, threads and tasks.
     pub env: Arc<dyn Env>,
     /// For sinks that stage rows beside the checkpoints.
     pub log: Arc<Log>,
 }
+
+/// An error of a publisher that no further try mends: somebody has to do something first. It ends the attempt; nothing is lost.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Lasting(pub String);
 
 /// Makes staged output visible. All methods may be called again after a failure, with the same arguments.
 pub trait Publisher: Send + Sync {
@@ -234,7 +241,7 @@ pub trait Publisher: Send + Sync {
     }
 
     /// Makes the items of one committed checkpoint visible; those of a part are in order and complete.
-    /// An error means: try again later.
+    /// An error means: try again later, unless it is a [`Lasting`] one, or damage that the log has found.
     fn publish(&self, checkpoint: u64, items: Vec<StagedItem>) -> BoxFuture<Result<(), BoxError>>;
 }
 

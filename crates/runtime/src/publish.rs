@@ -11,15 +11,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use highwater_env::Phase;
-use highwater_log::{Committed, StagedItem, StagedOutput};
+use highwater_log::{Committed, LogError, StagedItem, StagedOutput};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::attempt::Attempt;
-use crate::connector::Publisher;
+use crate::connector::{Lasting, Publisher};
+use crate::{BoxError, Error};
 
 /// Between tries to publish, at first and at the most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -54,39 +55,54 @@ pub(crate) fn publications(sink: &str, staged: &[StagedOutput]) -> Vec<Publicati
 /// The publishing of one sink.
 pub(crate) struct SinkPublishing {
     pub(crate) publisher: Arc<dyn Publisher>,
-    queue: UnboundedSender<(u64, Publication)>,
-    published: Arc<AtomicU64>,
+    /// All publications of an entry at once: the task must not take the first for the only one.
+    queue: UnboundedSender<(u64, Vec<Publication>)>,
+    progress: Arc<Progress>,
     last_sent: u64,
+}
+
+/// How far the task of a sink has come.
+#[derive(Default)]
+struct Progress {
+    /// Everything that entries up to this one decided is published.
+    published: AtomicU64,
+    /// The last try failed.
+    failing: AtomicBool,
 }
 
 impl SinkPublishing {
     /// Starts the task of a sink.
     pub(crate) fn start(uid: &str, publisher: Arc<dyn Publisher>, attempt: &Arc<Attempt>) -> Self {
         let (queue, publications) = unbounded_channel();
-        let published = Arc::new(AtomicU64::new(0));
+        let progress = Arc::new(Progress::default());
         let task = publish_all(
             uid.to_owned(),
             publisher.clone(),
             attempt.clone(),
             publications,
-            published.clone(),
+            progress.clone(),
         );
         attempt.env.spawn("publish", Box::pin(task));
-        SinkPublishing { publisher, queue, published, last_sent: 0 }
+        SinkPublishing { publisher, queue, progress, last_sent: 0 }
     }
 
     /// Publishes, later, what the committed entry decided.
     pub(crate) fn send(&mut self, committed: Committed, publications: Vec<Publication>) {
-        for publication in publications {
+        if !publications.is_empty() {
             self.last_sent = committed.number();
             // A task that is gone has ended with its attempt.
-            self.queue.send((committed.number(), publication)).ok();
+            self.queue.send((committed.number(), publications)).ok();
         }
     }
 
     /// Everything that entries up to this one decided is published.
     pub(crate) fn published(&self) -> u64 {
-        self.published.load(Ordering::SeqCst)
+        self.progress.published.load(Ordering::SeqCst)
+    }
+
+    /// Whether the destination takes nothing at the moment.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.progress.failing.load(Ordering::SeqCst)
     }
 
     /// Whether everything that was sent is published.
@@ -99,44 +115,48 @@ async fn publish_all(
     uid: String,
     publisher: Arc<dyn Publisher>,
     attempt: Arc<Attempt>,
-    mut queue: UnboundedReceiver<(u64, Publication)>,
-    published: Arc<AtomicU64>,
+    mut queue: UnboundedReceiver<(u64, Vec<Publication>)>,
+    progress: Arc<Progress>,
 ) {
-    let mut entry = 0;
-    while let Some((number, Publication { checkpoint, items })) = queue.recv().await {
-        if number > entry {
-            // Everything of the entry before has been dealt with.
-            published.fetch_max(entry, Ordering::SeqCst);
-            entry = number;
-        }
-        let mut delay = RETRY.0;
-        loop {
-            if attempt.is_over() {
-                return;
-            }
-            let result = {
-                let _phase = highwater_env::enter(&attempt.env, Phase::Publishing);
-                publisher.publish(checkpoint, items.clone()).await
-            };
-            match result {
-                Ok(()) => break,
-                Err(error) => {
-                    tracing::warn!(sink = uid, checkpoint, %error, "can't publish yet; trying again");
-                    attempt.env.sleep(delay).await;
-                    delay = (delay * 2).min(RETRY.1);
+    while let Some((number, publications)) = queue.recv().await {
+        for Publication { checkpoint, items } in publications {
+            let mut delay = RETRY.0;
+            loop {
+                if attempt.is_over() {
+                    return;
+                }
+                let result = {
+                    let _phase = highwater_env::enter(&attempt.env, Phase::Publishing);
+                    publisher.publish(checkpoint, items.clone()).await
+                };
+                progress.failing.store(result.is_err(), Ordering::SeqCst);
+                match result {
+                    Ok(()) => break,
+                    Err(source) if lasts(&source) => {
+                        return attempt.fail(Error::Operator { kind: "sink", uid, source });
+                    }
+                    Err(error) => {
+                        tracing::warn!(sink = uid, checkpoint, %error, "can't publish yet; trying again");
+                        attempt.env.sleep(delay).await;
+                        delay = (delay * 2).min(RETRY.1);
+                    }
                 }
             }
+            // What an earlier attempt left behind is no output of this one.
+            if number > attempt.number {
+                let now = (attempt.env.monotonic().as_micros() as u64).max(1);
+                let first = &attempt.counters.first_published_us;
+                first.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed).ok();
+            }
         }
-        // What an earlier attempt left behind is no output of this one.
-        if number > attempt.number {
-            let now = (attempt.env.monotonic().as_micros() as u64).max(1);
-            let first = &attempt.counters.first_published_us;
-            first.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed).ok();
-        }
-        if queue.is_empty() {
-            published.fetch_max(entry, Ordering::SeqCst);
-        }
+        progress.published.fetch_max(number, Ordering::SeqCst);
     }
+}
+
+/// Whether trying again is of no use: what was staged is damaged or gone, or its place is taken.
+fn lasts(error: &BoxError) -> bool {
+    let of_the_log = error.downcast_ref::<LogError>();
+    error.is::<Lasting>() || of_the_log.is_some_and(|error| matches!(error, LogError::Damaged(_)))
 }
 
 #[cfg(test)]

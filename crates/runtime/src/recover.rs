@@ -80,7 +80,42 @@ pub(crate) async fn recover(
 ) -> Result<Recovered, Error> {
     let _phase = highwater_env::enter(&env, Phase::Recovering);
     let workers = u32::try_from(settings.workers).unwrap_or(u32::MAX);
-    let Started { attempt, job_id, facts } = log.start(workers, settings.fresh).await?;
+    let log = Arc::new(log);
+    let started = log.start(workers, settings.fresh).await?;
+    let attempt = started.attempt;
+    match choose(log.clone(), started, plan, settings).await {
+        Err(error) => Err(or_fenced(&log, attempt, error).await),
+        recovered => recovered,
+    }
+}
+
+/// What really ended an attempt that came upon `error`: once another has taken over it may delete what this one wants to read, and
+/// that is no damage.
+pub(crate) async fn or_fenced(log: &Log, attempt: u64, error: Error) -> Error {
+    let may_be = match &error {
+        Error::Log(error) => !matches!(error, LogError::Unavailable { .. }),
+        Error::Refused { .. } | Error::Operator { .. } | Error::State { .. } => true,
+        _ => false,
+    };
+    if !may_be {
+        return error;
+    }
+    match log.taken_over(attempt).await {
+        Ok(Some(by)) => {
+            tracing::info!(%error, by, "another attempt has taken over");
+            Error::Fenced(format!("{by} has taken over"))
+        }
+        _ => error,
+    }
+}
+
+async fn choose(
+    log: Arc<Log>,
+    started: Started,
+    plan: Checked,
+    settings: Settings,
+) -> Result<Recovered, Error> {
+    let Started { attempt, job_id, facts } = started;
     let exactly_once = plan.nodes().iter().any(|node| match &node.role {
         Role::Sink(sink) => sink.delivery() == Delivery::ExactlyOnce,
         _ => false,
@@ -95,7 +130,7 @@ pub(crate) async fn recover(
         let Some(number) = number else {
             let key_groups = KeyGroups::new(settings.key_groups);
             return Ok(Recovered {
-                log: Arc::new(log),
+                log,
                 attempt,
                 job_id,
                 facts,
@@ -125,7 +160,7 @@ pub(crate) async fn recover(
             what_to_do: "no job comes that far; start over with --fresh".to_owned(),
         })?;
         return Ok(Recovered {
-            log: Arc::new(log),
+            log,
             attempt,
             job_id,
             facts,

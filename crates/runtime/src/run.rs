@@ -83,6 +83,9 @@ pub fn run(
     {
         let mut committer = committer.expect("a base was found in a log");
         block_on(&*env, async move { committer.finish().await });
+        if let Some(failure) = attempt.take_failure() {
+            return Err(failure);
+        }
         return Ok(outcome(&attempt, &recovered, true, Some(*number)));
     }
     recover::find_splits(&plan, &mut recovered)?;
@@ -111,7 +114,12 @@ fn start_committer(
     };
     recovered.image = image;
     let (job, plan, owner) = (job.to_owned(), plan.clone(), attempt.clone());
-    block_on(&*attempt.env, async move { Committer::start(&job, &plan, &slim, &owner).await })
+    block_on(&*attempt.env, async move {
+        match Committer::start(&job, &plan, &slim, &owner).await {
+            Err(error) => Err(recover::or_fenced(&slim.log, slim.attempt, error).await),
+            started => started,
+        }
+    })
 }
 
 fn outcome(
@@ -141,6 +149,7 @@ fn run_workers(
     started: impl FnOnce(Control),
 ) -> Result<Outcome, Error> {
     let from = recovered.base.as_ref().map(|(number, _)| *number);
+    let log = recovered.log.clone();
     let workers = attempt.settings.workers;
     let config = match workers {
         1 => timely::CommunicationConfig::Thread,
@@ -189,7 +198,9 @@ fn run_workers(
         committer_done.recv().ok();
     }
     if let Some(failure) = attempt.take_failure() {
-        return Err(failure);
+        let number = attempt.number;
+        let task = async move { recover::or_fenced(&log, number, failure).await };
+        return Err(block_on(&*attempt.env, task));
     }
     attempt.end();
     let counters = &attempt.counters;

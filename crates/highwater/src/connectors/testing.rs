@@ -53,6 +53,7 @@ impl Place {
             job_id: job_id.to_owned(),
             attempt,
             starts_over: false,
+            covered: None,
             env: self.env.clone(),
             log: self.log.clone(),
         }

@@ -1,11 +1,11 @@
 //! The folder that a file sink writes to: names within it, and whose it is.
 //!
 //! ```text
-//!  out/worst/part-0000000007-w0000-0000.csv           published: whole, never changed
+//!  out/worst/part-a0000000000-i0000000007-w0000-n0000.csv   published: whole, never changed
 //!            .highwater/owner.json                    which sink of which job the folder belongs to
 //!            .highwater/staged/a..-i..-w..-n..-t..    staged, named by attempt, interval, worker, number, time
 //!            .highwater/staged/open-...               being written
-//!            .highwater/joined                        a part that is put together from several staged files
+//!            .highwater/staged/open-a..-joined        a part that is put together from several staged files
 //! ```
 //!
 //! Hidden folders are what no reader of a folder of data files looks into, this engine's included.
@@ -13,6 +13,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use highwater_runtime::BoxError;
 use serde::{Deserialize, Serialize};
@@ -42,9 +43,9 @@ impl Folder {
         self.hidden().join("staged")
     }
 
-    /// Where a part is put together.
-    pub(crate) fn joined(&self) -> PathBuf {
-        self.hidden().join("joined")
+    /// Where this attempt puts a part together. One that was fenced and doesn't know yet may still write to its own.
+    pub(crate) fn joined(&self, attempt: u64) -> PathBuf {
+        self.staged().join(format!("open-a{attempt:010}-joined"))
     }
 
     fn owner(&self) -> PathBuf {
@@ -121,19 +122,26 @@ impl Folder {
                         .into());
                     }
                 }
-                self.write_owner(me).map_err(|error| cannot("write", &self.owner(), &error))
+                match self.write_owner(me) {
+                    // Somebody else was faster: perhaps another attempt of this job.
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.claim(me),
+                    written => written.map_err(|error| cannot("write", &self.owner(), &error)),
+                }
             }
             Err(error) => Err(cannot("read", &self.owner(), &error)),
         }
     }
 
     fn write_owner(&self, me: &Owner) -> io::Result<()> {
-        let new = self.hidden().join("owner.json.new");
+        // A name of one's own, and a link, which fails if somebody else has claimed the folder in between.
+        let new = self.hidden().join(format!("owner.json.new-{}-{}", std::process::id(), unique()));
         let mut file = File::create(&new)?;
         serde_json::to_writer_pretty(&mut file, me)?;
         file.write_all(b"\n")?;
         file.sync_all()?;
-        fs::rename(&new, self.owner())?;
+        let linked = link(&new, &self.owner());
+        remove(&new)?;
+        linked?;
         sync_folder(&self.hidden())?;
         sync_folder(&self.path)?;
         match self.path.parent() {
@@ -142,11 +150,35 @@ impl Folder {
         }
     }
 
-    /// Removes everything that was staged and published here.
-    pub(crate) fn clear(&self) -> io::Result<()> {
-        remove_files(&self.staged(), |name| Staged::parse(name).is_some() || is_open(name))?;
-        remove_files(&self.path, is_part)?;
+    /// Removes everything that attempts before this one staged and published here. What a later one did stays, should this one
+    /// have been fenced without knowing it yet.
+    pub(crate) fn clear(&self, attempt: u64) -> io::Result<()> {
+        self.clear_before(attempt)?;
+        remove_files(&self.path, |name| part_of(name).is_some_and(|part| part.attempt < attempt))?;
         sync_folder(&self.path)
+    }
+
+    /// Makes sure that nothing is visible that the log doesn't know of: the loss of its last entry shows nowhere else.
+    ///
+    /// # Errors
+    ///
+    /// If an earlier attempt has published what no checkpoint up to the interval `covered` does.
+    pub(crate) fn check_covered(&self, attempt: u64, covered: u32) -> Result<(), BoxError> {
+        let entries = self.path.read_dir().map_err(|error| cannot("read", &self.path, &error))?;
+        for entry in entries {
+            let name = entry.map_err(|error| cannot("read", &self.path, &error))?.file_name();
+            let part = name.to_str().and_then(part_of);
+            if part.is_some_and(|part| part.attempt < attempt && part.interval > u64::from(covered))
+            {
+                return Err(format!(
+                    "{} was published by a checkpoint that the log doesn't have: its last entry is missing, and going on from \
+                     the one before would repeat its output; restore the entry from a backup, or start over with --fresh",
+                    self.path.join(&name).display()
+                )
+                .into());
+            }
+        }
+        Ok(())
     }
 
     /// Removes staged files of attempts before this one.
@@ -156,6 +188,31 @@ impl Folder {
             let of = name.strip_prefix('a').and_then(|name| name.split_once('-')?.0.parse().ok());
             of.is_some_and(|of: u64| of < attempt)
         })
+    }
+}
+
+/// A number that nobody else in this process gets.
+fn unique() -> u64 {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    COUNT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Gives a file a second name, which must be free.
+pub(crate) fn link(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::hard_link(from, to) {
+        // A file system without hard links. There is one publisher, so that nobody takes the name in between.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported
+            ) =>
+        {
+            if to.exists() {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            fs::rename(from, to)
+        }
+        linked => linked,
     }
 }
 
@@ -219,26 +276,16 @@ impl Staged {
 
     /// The name of the part that it becomes, or the first file of it.
     pub(crate) fn part(&self, extension: &str) -> String {
-        let Staged { interval, worker, number, .. } = self;
-        format!("part-{interval:010}-w{worker:04}-{number:04}.{extension}")
+        let Staged { attempt, interval, worker, number, .. } = self;
+        format!("part-a{attempt:010}-i{interval:010}-w{worker:04}-n{number:04}.{extension}")
     }
 }
 
-fn is_open(name: &str) -> bool {
-    name.starts_with("open-a")
-}
-
-/// Whether a file was published by a file sink, by its name.
-fn is_part(name: &str) -> bool {
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let parse = || {
-        let (interval, rest) = name.strip_prefix("part-")?.split_once("-w")?;
-        let (worker, rest) = rest.split_once('-')?;
-        let (number, extension) = rest.split_once('.')?;
-        let ours = digits(interval) && digits(worker) && digits(number);
-        (ours && matches!(extension, "csv" | "ndjson" | "txt")).then_some(())
-    };
-    parse().is_some()
+/// The staged file that became the part of this name, or the first of it; none if no file sink made it.
+fn part_of(name: &str) -> Option<Staged> {
+    let (staged, extension) = name.strip_prefix("part-")?.split_once('.')?;
+    let of = Staged::parse(&format!("{staged}-t0"))?;
+    matches!(extension, "csv" | "ndjson" | "txt").then_some(of)
 }
 
 #[cfg(test)]
@@ -249,8 +296,8 @@ mod tests {
     fn names_are_as_documented() {
         let staged = Staged { attempt: 3, interval: 7, worker: 1, number: 2, time_ms: 5 };
         assert_eq!(staged.name(), "a0000000003-i0000000007-w0001-n0002-t5");
-        assert_eq!(staged.part("csv"), "part-0000000007-w0001-0002.csv");
-        assert!(is_part(&staged.part("csv")));
+        assert_eq!(staged.part("csv"), "part-a0000000003-i0000000007-w0001-n0002.csv");
+        assert_eq!(part_of(&staged.part("csv")), Some(Staged { time_ms: 0, ..staged }));
         assert_eq!(Staged::parse(&staged.name()), Some(staged));
         for name in ["open-a0000000003-w0001-n0002", "a3-i7-w1-n2-t5", "part-1.csv", ""] {
             assert_eq!(Staged::parse(name), None, "{name}");
@@ -258,7 +305,7 @@ mod tests {
         for name in
             ["part-x-w0-0.csv", "part-1.csv", "part-0000000001-w0001-0001.parquet", "mine.csv"]
         {
-            assert!(!is_part(name), "{name}");
+            assert_eq!(part_of(name), None, "{name}");
         }
     }
 }

@@ -23,11 +23,11 @@ use std::time::Duration;
 use highwater_env::{BoxFuture, Env};
 use highwater_log::StagedItem;
 use highwater_runtime::BoxError;
-use highwater_runtime::connector::{Publisher, PublisherContext, on_thread};
+use highwater_runtime::connector::{Lasting, Publisher, PublisherContext, on_thread};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::discover::cannot;
-use super::folder::{Folder, Owner, Staged, remove, sync_folder};
+use super::folder::{Folder, Owner, Staged, link, remove, sync_folder};
 use super::format::FileFormat;
 
 /// When the sink begins a new file.
@@ -53,24 +53,29 @@ pub(crate) struct FilePublisher<F> {
     me: Owner,
     attempt: u64,
     starts_over: bool,
+    covered: Option<u32>,
     env: Arc<dyn Env>,
 }
 
 impl<F: FileFormat> FilePublisher<F> {
     pub(crate) fn new(path: &Path, format: F, roll: Roll, context: PublisherContext) -> Self {
-        let PublisherContext { uid, job, job_id, attempt, starts_over, env, .. } = context;
+        let PublisherContext { uid, job, job_id, attempt, starts_over, covered, env, .. } = context;
         let (folder, me) = (Folder::new(path), Owner::new(&job, &job_id, &uid));
-        FilePublisher { folder, format, roll, me, attempt, starts_over, env }
+        FilePublisher { folder, format, roll, me, attempt, starts_over, covered, env }
     }
 }
 
 impl<F: FileFormat> Publisher for FilePublisher<F> {
     fn prepare(&self) -> BoxFuture<Result<(), BoxError>> {
-        let (folder, me, starts_over) = (self.folder.clone(), self.me.clone(), self.starts_over);
+        let (folder, me) = (self.folder.clone(), self.me.clone());
+        let (starts_over, covered, attempt) = (self.starts_over, self.covered, self.attempt);
         let work = move || {
             folder.claim(&me)?;
+            if let Some(covered) = covered {
+                folder.check_covered(attempt, covered)?;
+            }
             if starts_over {
-                folder.clear().map_err(|error| cannot("clear", &folder.path, &error))?;
+                folder.clear(attempt).map_err(|error| cannot("clear", &folder.path, &error))?;
             }
             Ok(())
         };
@@ -140,7 +145,7 @@ fn publish(
         if let [item] = items {
             publish_one(&folder.staged().join(&item.name), item, &target)?;
         } else {
-            publish_joined(folder, format, items, &target)?;
+            publish_joined(folder, format, attempt, items, &target)?;
         }
     }
     sync_folder(&folder.path).map_err(|error| cannot("sync", &folder.path, &error))?;
@@ -149,7 +154,8 @@ fn publish(
         let staged = folder.staged().join(&item.name);
         remove(&staged).map_err(|error| cannot("remove", &staged, &error))?;
     }
-    remove(&folder.joined()).map_err(|error| cannot("remove", &folder.joined(), &error))?;
+    let joined = folder.joined(attempt);
+    remove(&joined).map_err(|error| cannot("remove", &joined, &error))?;
     let ours = |item: &StagedItem| {
         Staged::parse(&item.name).is_some_and(|staged| staged.attempt == attempt)
     };
@@ -185,13 +191,14 @@ fn publish_one(staged: &Path, item: &StagedItem, target: &Path) -> Result<(), Bo
 fn publish_joined(
     folder: &Folder,
     format: &impl FileFormat,
+    attempt: u64,
     items: &[StagedItem],
     target: &Path,
 ) -> Result<(), BoxError> {
     if target.exists() {
         return Ok(());
     }
-    let joined = folder.joined();
+    let joined = folder.joined(attempt);
     let cannot_write = |error| cannot("write", &joined, &error);
     let mut file = File::create(&joined).map_err(cannot_write)?;
     let mut header = Vec::new();
@@ -222,47 +229,28 @@ fn publish_joined(
     }
 }
 
-/// Gives a file a second name, which must be free.
-fn link(from: &Path, to: &Path) -> io::Result<()> {
-    match fs::hard_link(from, to) {
-        // A file system without hard links. There is one publisher, so that nobody takes the name in between.
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported
-            ) =>
-        {
-            if to.exists() {
-                return Err(io::ErrorKind::AlreadyExists.into());
-            }
-            fs::rename(from, to)
-        }
-        linked => linked,
-    }
-}
-
 fn lost(staged: &Path, target: &Path) -> BoxError {
-    format!(
+    Lasting(format!(
         "neither {} nor {} is there: somebody removed committed output; put one of them back, or start over with --fresh",
         staged.display(),
         target.display()
-    )
+    ))
     .into()
 }
 
 fn damaged(staged: &Path, what: &str) -> BoxError {
-    format!(
+    Lasting(format!(
         "the staged file {} {what}: it is damaged; put back a good copy, or start over with --fresh",
         staged.display()
-    )
+    ))
     .into()
 }
 
 fn taken(target: &Path) -> BoxError {
-    format!(
+    Lasting(format!(
         "{} exists with other content than was committed; move it away, so that it can be written",
         target.display()
-    )
+    ))
     .into()
 }
 

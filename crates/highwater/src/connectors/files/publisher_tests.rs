@@ -101,7 +101,7 @@ fn parts<const N: usize>(parts: [(&str, &str); N]) -> BTreeMap<String, String> {
     parts.map(|(name, text)| (name.to_owned(), text.to_owned())).into()
 }
 
-const PART: &str = "part-0000000004-w0000-0000.csv";
+const PART: &str = "part-a0000000001-i0000000004-w0000-n0000.csv";
 const TEXT: &str = "carrier,delay\nAA,1\n\"B,B\",2\n";
 const ROWS: &[(&str, u64)] = &[("AA", 1), ("B,B", 2)];
 
@@ -242,7 +242,13 @@ fn large_output_of_an_interval_is_several_items() {
     bench.publish(1, &items).unwrap();
     let found = bench.parts();
     let names: Vec<&str> = found.keys().map(String::as_str).collect();
-    assert_eq!(names, ["part-0000000007-w0002-0000.csv", "part-0000000007-w0002-0001.csv"]);
+    assert_eq!(
+        names,
+        [
+            "part-a0000000001-i0000000007-w0002-n0000.csv",
+            "part-a0000000001-i0000000007-w0002-n0001.csv"
+        ]
+    );
     let lines = |text: &String| {
         assert!(text.starts_with("carrier,delay\nxxx"));
         text.lines().count() - 1
@@ -263,7 +269,7 @@ fn planned(items: &mut [StagedItem], roll: Roll, clock_ms: u64, last: bool) -> V
 #[test]
 fn items_wait_until_they_are_old_or_enough() {
     let roll = Roll { bytes: 100, age: Duration::from_secs(10) };
-    let part = |interval: u64| Some(format!("part-{interval:010}-w0000-0000.csv"));
+    let part = |interval: u64| Some(format!("part-a0000000001-i{interval:010}-w0000-n0000.csv"));
     let waiting = || vec![item(4, 0, 1000, 10), item(4, 1, 1500, 10), item(5, 0, 9000, 10)];
     assert_eq!(planned(&mut waiting(), roll, 10_999, false), [None, None, None]);
     assert_eq!(planned(&mut waiting(), roll, 11_000, false), [part(4), part(4), part(4)]);
@@ -277,7 +283,7 @@ fn items_wait_until_they_are_old_or_enough() {
     let mut again = enough.clone();
     assert_eq!(planned(&mut again, roll, 19_000, false), [part(4), part(4), part(5)]);
     let each = Roll { age: Duration::ZERO, ..roll };
-    let own = "part-0000000004-w0001-0000.csv".to_owned();
+    let own = "part-a0000000001-i0000000004-w0001-n0000.csv".to_owned();
     assert_eq!(planned(&mut waiting(), each, 0, false), [part(4), Some(own), part(5)]);
 }
 
@@ -297,7 +303,7 @@ fn a_part_of_several_items_has_one_header_and_survives_crashes() {
     let joined = parts([(PART, "carrier,delay\nAA,1\nBB,2\nCC,3\n")]);
 
     // A crash while it was put together, then one between link and removal, then one in the middle of removal.
-    std::fs::write(bench.folder().joined(), "carr").unwrap();
+    std::fs::write(bench.folder().joined(1), "carr").unwrap();
     let keep = |item: &StagedItem| {
         let path = bench.folder().staged().join(&item.name);
         (path.clone(), std::fs::read(path).unwrap())
@@ -310,7 +316,7 @@ fn a_part_of_several_items_has_one_header_and_survives_crashes() {
         bench.publish(1, &items).unwrap();
         assert_eq!(bench.parts(), joined);
         assert_eq!(bench.staged(), [""; 0]);
-        assert!(!bench.folder().joined().exists());
+        assert!(!bench.folder().joined(1).exists());
     }
 
     std::fs::remove_file(bench.files.path.join(PART)).unwrap();
@@ -341,8 +347,14 @@ fn text_and_json_are_written_as_lines() {
     write(IntoSink::<u64>::into_sink(Files::text(&text)), Batch::new(vec![1_u64, 2]));
     let rows: Vec<Row> = vec![("a\nb".to_owned(), 1)];
     write(IntoSink::<Row>::into_sink(Files::ndjson(&json)), Batch::new(rows));
-    assert_eq!(files_in(&text), parts([("part-0000000001-w0000-0000.txt", "1\n2\n")]));
-    assert_eq!(files_in(&json), parts([("part-0000000001-w0000-0000.ndjson", "[\"a\\nb\",1]\n")]));
+    assert_eq!(
+        files_in(&text),
+        parts([("part-a0000000001-i0000000001-w0000-n0000.txt", "1\n2\n")])
+    );
+    assert_eq!(
+        files_in(&json),
+        parts([("part-a0000000001-i0000000001-w0000-n0000.ndjson", "[\"a\\nb\",1]\n")])
+    );
 }
 
 #[test]
