@@ -79,12 +79,17 @@ fn a_signal_and_a_restart() {
     let folder = folder.path();
     let mut read = 0;
     // The third time over several workers.
-    for (round, (name, workers)) in [("-INT", "1"), ("-TERM", "2"), ("-INT", "3")].into_iter().enumerate() {
+    for (round, (name, workers)) in
+        [("-INT", "1"), ("-TERM", "2"), ("-INT", "3")].into_iter().enumerate()
+    {
         let child = start(job(folder, None, 20_000).args(["--workers", workers]));
         wait_for("something is published", || numbers(folder).len() as u64 > read);
         signal(&child, name);
         let said = ended(child, 0);
-        assert!(said.contains("numbers: stopping after a last checkpoint (again to stop at once)"), "{said}");
+        assert!(
+            said.contains("numbers: stopping after a last checkpoint (again to stop at once)"),
+            "{said}"
+        );
         assert!(said.contains("stopped; started again, it goes on from here"), "{said}");
         assert!(said.contains("checkpoints in .highwater/numbers"), "{said}");
         assert_eq!(said.contains("went on from checkpoint"), round > 0, "{said}");
@@ -134,7 +139,10 @@ fn a_folder_of_somebody_else_is_refused() {
     fs::create_dir_all(&out).unwrap();
     fs::write(out.join("precious.txt"), "mine\n").unwrap();
     let said = run(&mut job(folder, Some(100), 0), 1);
-    assert!(said.contains("holds files that Highwater didn't write, such as precious.txt"), "{said}");
+    assert!(
+        said.contains("holds files that Highwater didn't write, such as precious.txt"),
+        "{said}"
+    );
     assert!(said.contains("out/numbers") && said.contains("choose an empty folder"), "{said}");
     assert_eq!(fs::read_to_string(out.join("precious.txt")).unwrap(), "mine\n");
 
@@ -142,9 +150,16 @@ fn a_folder_of_somebody_else_is_refused() {
     run(&mut job(folder, Some(100), 0), 0);
     let visible = parts(&out);
     // The same job from another place: not the one that wrote there. Nor does starting over make it so.
-    for options in [&["--checkpoints", "elsewhere"][..], &["--checkpoints", "elsewhere", "--fresh"], &["--checkpoints", "memory:"]] {
+    for options in [
+        &["--checkpoints", "elsewhere"][..],
+        &["--checkpoints", "elsewhere", "--fresh"],
+        &["--checkpoints", "memory:"],
+    ] {
         let said = run(job(folder, Some(100), 0).args(options), 1);
-        assert!(said.contains("belongs to the sink") && said.contains("of the job `numbers`"), "{said}");
+        assert!(
+            said.contains("belongs to the sink") && said.contains("of the job `numbers`"),
+            "{said}"
+        );
         assert_eq!(parts(&out), visible);
     }
 }
@@ -153,8 +168,14 @@ fn files_without_checkpoints_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let said = run(job(folder.path(), Some(100), 0).arg("--no-checkpoints"), 1);
     assert!(said.contains("promises exactly once, which needs checkpoints"), "{said}");
-    assert!(said.contains("numbers-out") && said.contains("cli") || said.contains("program.rs:"), "both, with their places: {said}");
-    assert!(!folder.path().join("out").exists() && !folder.path().join(".highwater").exists(), "nothing was touched");
+    assert!(
+        said.contains("numbers-out") && said.contains("cli") || said.contains("program.rs:"),
+        "both, with their places: {said}"
+    );
+    assert!(
+        !folder.path().join("out").exists() && !folder.path().join(".highwater").exists(),
+        "nothing was touched"
+    );
 }
 
 fn wrong_options_are_refused() {
@@ -180,10 +201,20 @@ fn wrong_options_are_refused() {
         let said = refused(options, 1);
         assert!(said.contains(words), "{options:?}: {said}");
     }
-    let help = start(command(this_program(), folder.path(), None, 0).arg("--help")).wait_with_output().unwrap();
+    let help = start(command(this_program(), folder.path(), None, 0).arg("--help"))
+        .wait_with_output()
+        .unwrap();
     let text = String::from_utf8(help.stdout).unwrap();
     assert!(help.status.success());
-    for option in ["--workers", "--checkpoints", "--checkpoint-interval", "--no-checkpoints", "--keep", "--fresh", "--quiet"] {
+    for option in [
+        "--workers",
+        "--checkpoints",
+        "--checkpoint-interval",
+        "--no-checkpoints",
+        "--keep",
+        "--fresh",
+        "--quiet",
+    ] {
         assert!(text.contains(option), "{option}: {text}");
     }
     assert!(!folder.path().join("out").exists(), "nothing was touched");
@@ -195,6 +226,9 @@ fn checkpoints_of_another_job_are_refused() {
     let other = support::Numbers::new(1, 10);
     support::test(1, &store).run(support::file_job(&other, &folder.path().join("other"))).unwrap();
     let said = run(job(folder.path(), Some(100), 0).args(["--checkpoints", "state"]), 1);
-    assert!(said.contains("`test`") && said.contains("`numbers`") && said.contains("log/"), "{said}");
+    assert!(
+        said.contains("`test`") && said.contains("`numbers`") && said.contains("log/"),
+        "{said}"
+    );
     assert!(!folder.path().join("out").exists(), "nothing was touched");
 }

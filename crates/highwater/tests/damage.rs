@@ -83,11 +83,22 @@ fn damage_all(folder: &Path, half: &dyn Half) -> BTreeMap<Came, usize> {
             assert!(wrong.len() < 5, "{came:?} and these went wrong:\n{}", wrong.join("\n"));
         }
     }
-    assert!(wrong.is_empty(), "{} of {came:?} and these went wrong:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {came:?} and these went wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
     came
 }
 
-fn damage_one(folder: &Path, half: &dyn Half, file: &Path, kind: Kind, newest: u64) -> Result<Came, String> {
+fn damage_one(
+    folder: &Path,
+    half: &dyn Half,
+    file: &Path,
+    kind: Kind,
+    newest: u64,
+) -> Result<Came, String> {
     let copy = tempfile::tempdir().unwrap();
     copy_folder(folder, copy.path());
     kind.damage(&copy.path().join(file));
@@ -107,7 +118,8 @@ fn damage_one(folder: &Path, half: &dyn Half, file: &Path, kind: Kind, newest: u
         Err(error) => {
             let name = file.file_name().unwrap().to_str().unwrap();
             // That the last entry of a log was once there shows in nothing but the output that it published.
-            let unknown = name == format!("{newest:020}.json") && error.contains("its last entry is missing");
+            let unknown =
+                name == format!("{newest:020}.json") && error.contains("its last entry is missing");
             if !error.contains(name) && !unknown {
                 return Err(format!("the error doesn't name it: {error}"));
             }
@@ -122,7 +134,9 @@ fn damage_one(folder: &Path, half: &dyn Half, file: &Path, kind: Kind, newest: u
             fs::copy(folder.join(file), target).unwrap();
             match restart(copy.path(), &*world)? {
                 Ok(Some(from)) if from >= newest => {}
-                other => return Err(format!("restored, it doesn't go on: {other:?} after {error}")),
+                other => {
+                    return Err(format!("restored, it doesn't go on: {other:?} after {error}"));
+                }
             }
             match world.wrong() {
                 Some(wrong) => Err(format!("wrong once it was restored: {wrong}")),
@@ -181,12 +195,17 @@ struct ExactlyOnceWorld {
     recorded: Recorded,
 }
 
-fn exactly_once_job(numbers: &Numbers, out: &Path, rows: &Faulty) -> impl FnOnce(&Job) + Send + 'static + use<> {
+fn exactly_once_job(
+    numbers: &Numbers,
+    out: &Path,
+    rows: &Faulty,
+) -> impl FnOnce(&Job) + Send + 'static + use<> {
     let (numbers, out, rows) = (numbers.clone(), out.to_owned(), rows.clone());
     move |graph: &Job| {
         let numbers = graph.read("numbers", numbers);
         numbers.clone().write("files", Raw(files(&out)));
-        let counts = numbers.clone().key_by(|number| number % CLASSES).count().every_record().uid("count");
+        let counts =
+            numbers.clone().key_by(|number| number % CLASSES).count().every_record().uid("count");
         counts.map(|(class, count)| class + CLASSES * count).write("rows", rows.sink());
     }
 }
@@ -194,7 +213,11 @@ fn exactly_once_job(numbers: &Numbers, out: &Path, rows: &Faulty) -> impl FnOnce
 impl Half for ExactlyOnce {
     fn restart(&self, folder: &Path) -> Box<dyn World> {
         let out = folder.join("out");
-        Box::new(ExactlyOnceWorld { numbers: Numbers::new(SPLITS, ROWS), out, recorded: Recorded::default() })
+        Box::new(ExactlyOnceWorld {
+            numbers: Numbers::new(SPLITS, ROWS),
+            out,
+            recorded: Recorded::default(),
+        })
     }
 }
 
@@ -207,7 +230,11 @@ impl World for ExactlyOnceWorld {
     fn wrong(&self) -> Option<String> {
         let found = rows(&self.out);
         if found != self.numbers.all() {
-            return Some(format!("{} rows in files instead of {}", found.len(), self.numbers.all().len()));
+            return Some(format!(
+                "{} rows in files instead of {}",
+                found.len(),
+                self.numbers.all().len()
+            ));
         }
         wrong_counts(&self.recorded.once())
     }
@@ -241,7 +268,10 @@ fn damage_behind_exactly_once_sinks() {
     run_half(&numbers, &store, exactly_once_job(&numbers, &out, &sink));
     assert!(!rows(&out).is_empty());
     let came = damage_all(freeze(folder.path()).path(), &ExactlyOnce);
-    assert!(came[&Came::ToTheEnd] >= 6 && came[&Came::Refused] >= 12 && !came.contains_key(&Came::Back), "{came:?}");
+    assert!(
+        came[&Came::ToTheEnd] >= 6 && came[&Came::Refused] >= 12 && !came.contains_key(&Came::Back),
+        "{came:?}"
+    );
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -254,11 +284,21 @@ struct AtLeastOnceWorld {
     recorded: Recorded,
 }
 
-fn at_least_once_job(numbers: &Numbers, recorded: &Recorded) -> impl FnOnce(&Job) + Send + 'static + use<> {
+fn at_least_once_job(
+    numbers: &Numbers,
+    recorded: &Recorded,
+) -> impl FnOnce(&Job) + Send + 'static + use<> {
     let (numbers, recorded) = (numbers.clone(), recorded.clone());
     move |graph: &Job| {
-        let counts = graph.read("numbers", numbers).key_by(|number| number % CLASSES).count().every_record().uid("count");
-        counts.map(|(class, count)| class + CLASSES * count).write("rows", Raw(recorded.at_least_once()));
+        let counts = graph
+            .read("numbers", numbers)
+            .key_by(|number| number % CLASSES)
+            .count()
+            .every_record()
+            .uid("count");
+        counts
+            .map(|(class, count)| class + CLASSES * count)
+            .write("rows", Raw(recorded.at_least_once()));
     }
 }
 
@@ -275,7 +315,8 @@ impl World for AtLeastOnceWorld {
 
     fn wrong(&self) -> Option<String> {
         // Every count once, however often it came.
-        let mut rows = sorted(self.recorded.calls().into_iter().flat_map(|(_, rows)| rows).collect());
+        let mut rows =
+            sorted(self.recorded.calls().into_iter().flat_map(|(_, rows)| rows).collect());
         rows.dedup();
         wrong_counts(&rows)
     }
@@ -316,7 +357,9 @@ fn damage_to_a_finished_job() {
             kind.damage(&copy.path().join(file.strip_prefix(folder.path()).unwrap()));
             let out = copy.path().join("out");
             let (visible, name) = (rows(&out), file.file_name().unwrap().to_str().unwrap());
-            match test(1, &local(&copy.path().join("state"))).run(file_job(&Numbers::new(SPLITS, ROWS), &out)) {
+            match test(1, &local(&copy.path().join("state")))
+                .run(file_job(&Numbers::new(SPLITS, ROWS), &out))
+            {
                 Ok(run) => assert!(run.outcome().already_finished, "{kind:?} {name}: {run:?}"),
                 Err(error) => {
                     refused += 1;

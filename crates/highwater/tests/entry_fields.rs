@@ -33,23 +33,37 @@ use Effect::{Differs, None as NoEffect, Refused, RefusedOrDiffers};
 const FIELDS: &[(&str, Effect)] = &[
     ("format", Refused("in format version")),
     ("number", Refused("its content is that of")),
-    ("nonce", NoEffect("a running append knows its own entry by it: races::an_append_that_another_nonce_answers")),
+    (
+        "nonce",
+        NoEffect(
+            "a running append knows its own entry by it: races::an_append_that_another_nonce_answers",
+        ),
+    ),
     // A lower one than the right one is for people, and for telling what a damaged entry was (`Facts::kind` of the log).
     ("attempt", Refused("belongs to the later attempt")),
     ("job", Refused("belongs to the job")),
     ("body.checkpoint.previous", Differs("garbage")),
     ("body.checkpoint.interval", Differs("interval")),
-    ("body.checkpoint.epoch", NoEffect("for people: an attempt begins its epochs anew at the next interval")),
+    (
+        "body.checkpoint.epoch",
+        NoEffect("for people: an attempt begins its epochs anew at the next interval"),
+    ),
     ("body.checkpoint.clock_ms", Differs("clock_ms")),
     ("body.checkpoint.trigger", Differs("trigger")),
-    ("body.checkpoint.configuration.workers", NoEffect("for people: a restart may have another number of workers")),
+    (
+        "body.checkpoint.configuration.workers",
+        NoEffect("for people: a restart may have another number of workers"),
+    ),
     ("body.checkpoint.configuration.key_groups", Differs("key_groups")),
     ("body.checkpoint.configuration.hash_version", Refused("of the hash")),
     ("body.checkpoint.graph[].uid", RefusedOrDiffers("which this job doesn't have", "-")),
     ("body.checkpoint.graph[].kind", Refused("in this job it is a")),
     // The sections themselves hold a state's name, kind and schema, so that these are for people and tools, and carried forward.
     ("body.checkpoint.graph[].states[].name", Differs("graph")),
-    ("body.checkpoint.graph[].states[].kind", NoEffect("for people and tools; the sections themselves hold it")),
+    (
+        "body.checkpoint.graph[].states[].kind",
+        NoEffect("for people and tools; the sections themselves hold it"),
+    ),
     ("body.checkpoint.graph[].states[].schema", Differs("graph")),
     ("body.checkpoint.manifest.name", Refused("missing")),
     ("body.checkpoint.manifest.bytes", Refused("manifest.json is t")),
@@ -113,7 +127,11 @@ fn graph(numbers: &Numbers, sinks: &[Faulty; 2]) -> impl FnOnce(&Job) + Send + '
 type Seen = BTreeMap<&'static str, String>;
 
 /// Restarts the job from this log; its error, or what is seen.
-fn restart(contents: &BTreeMap<String, Bytes>, out: &Path, numbers: &Numbers) -> Result<Seen, String> {
+fn restart(
+    contents: &BTreeMap<String, Bytes>,
+    out: &Path,
+    numbers: &Numbers,
+) -> Result<Seen, String> {
     let store = copy(contents);
     let folder = tempfile::tempdir().unwrap();
     copy_folder(out, folder.path());
@@ -141,13 +159,19 @@ fn restart(contents: &BTreeMap<String, Bytes>, out: &Path, numbers: &Numbers) ->
         set_down(false);
     }
     // It may be refused before it runs.
-    if wait_at_most(LONG, || run.is_finished() || numbers.reads(attempts + 1)) && numbers.reads(attempts + 1) {
+    if wait_at_most(LONG, || run.is_finished() || numbers.reads(attempts + 1))
+        && numbers.reads(attempts + 1)
+    {
         see("began", format!("{:?}", numbers.began()));
         numbers.control().stop();
     }
     let run = end(run)?;
-    see("finished", format!("{} {:?}", run.outcome().already_finished, run.outcome().recovered_from));
-    let entries: Vec<Entry> = entries(&store).into_values().filter(|entry| entry.number > before).collect();
+    see(
+        "finished",
+        format!("{} {:?}", run.outcome().already_finished, run.outcome().recovered_from),
+    );
+    let entries: Vec<Entry> =
+        entries(&store).into_values().filter(|entry| entry.number > before).collect();
     if let Some(next) = entries.iter().find_map(Entry::checkpoint) {
         see("interval", next.interval.to_string());
         // The machine's clock moves on; what is far away from it doesn't come from there.
@@ -164,13 +188,18 @@ fn restart(contents: &BTreeMap<String, Bytes>, out: &Path, numbers: &Numbers) ->
     set_down(false);
     numbers.allow(u64::MAX);
     end(start(test(1, &store), graph(numbers, &sinks)))?;
-    let early: Vec<_> = recorded.calls().into_iter().filter(|(checkpoint, _)| *checkpoint <= before + 1).collect();
+    let early: Vec<_> =
+        recorded.calls().into_iter().filter(|(checkpoint, _)| *checkpoint <= before + 1).collect();
     see("delivered", format!("{early:?}"));
-    let published = sinks[1].published().into_iter().filter(|(checkpoint, _)| *checkpoint <= before + 1);
+    let published =
+        sinks[1].published().into_iter().filter(|(checkpoint, _)| *checkpoint <= before + 1);
     let names = published.flat_map(|(_, items)| items).filter_map(|item| item.part);
     see("parts", format!("{:?}", names.collect::<BTreeSet<_>>()));
     see("rows in files", format!("{:?}", rows(folder.path())));
-    see("result", format!("{:?}", sorted(recorded.calls().into_iter().flat_map(|(_, rows)| rows).collect())));
+    see(
+        "result",
+        format!("{:?}", sorted(recorded.calls().into_iter().flat_map(|(_, rows)| rows).collect())),
+    );
     Ok(seen)
 }
 
@@ -192,7 +221,8 @@ fn others(value: &Value) -> Vec<Value> {
         Value::Bool(value) => vec![json!(!value)],
         Value::Number(number) => {
             let number = number.as_u64().unwrap();
-            let mut others = vec![json!(number + 1), json!(number + 100), json!(number + 20_000_000_000_000)];
+            let mut others =
+                vec![json!(number + 1), json!(number + 100), json!(number + 20_000_000_000_000)];
             others.extend(number.checked_sub(1).map(|less| json!(less)));
             others.push(Value::Null);
             others
@@ -209,7 +239,8 @@ fn others(value: &Value) -> Vec<Value> {
 
 /// Every leaf of `value`, as a JSON pointer and as the path of the table.
 fn leaves(value: &Value, pointer: &str, path: &str, found: &mut Vec<(String, String)>) {
-    let join = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+    let join =
+        |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
     match value {
         // Opaque to the log: one field.
         _ if path.ends_with(".schema") => found.push((pointer.to_owned(), path.to_owned())),
@@ -251,7 +282,8 @@ fn every_field_of_an_entry_matters() {
             continue;
         };
         let value = whole.pointer(pointer).unwrap();
-        let values = if path.ends_with(".schema") { vec![json!({ "other": 1 })] } else { others(value) };
+        let values =
+            if path.ends_with(".schema") { vec![json!({ "other": 1 })] } else { others(value) };
         for other in values {
             let mut changed = whole.clone();
             *changed.pointer_mut(pointer).unwrap() = other.clone();
@@ -268,7 +300,8 @@ fn every_field_of_an_entry_matters() {
                     effects.insert(format!("! {error}"));
                 }
                 Ok(seen) => {
-                    let differ = seen.iter().filter(|(what, value)| usual.get(*what) != Some(value));
+                    let differ =
+                        seen.iter().filter(|(what, value)| usual.get(*what) != Some(value));
                     effects.extend(differ.map(|(what, _)| (*what).to_owned()));
                 }
             }
@@ -279,7 +312,9 @@ fn every_field_of_an_entry_matters() {
             wrong.push(format!("{field} isn't in this entry"));
             continue;
         };
-        let refused = |words: &str| effects.iter().any(|effect| effect.starts_with('!') && effect.contains(words));
+        let refused = |words: &str| {
+            effects.iter().any(|effect| effect.starts_with('!') && effect.contains(words))
+        };
         let as_it_should = match effect {
             Refused(words) => refused(words),
             Differs(what) => effects.contains(*what),

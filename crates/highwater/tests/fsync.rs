@@ -69,7 +69,12 @@ fn calls(trace: &str) -> Vec<Call> {
         };
         let mut paths = match what {
             // `-y` shows the path behind a descriptor: `7</tmp/x>`.
-            What::Sync => arguments.split(['<', '>']).skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>(),
+            What::Sync => arguments
+                .split(['<', '>'])
+                .skip(1)
+                .step_by(2)
+                .map(str::to_owned)
+                .collect::<Vec<_>>(),
             _ => arguments.split('"').skip(1).step_by(2).map(str::to_owned).collect(),
         }
         .into_iter();
@@ -91,17 +96,22 @@ impl Trace {
 
     /// The call by which `path` got its name.
     fn named(&self, path: &str) -> Option<&Call> {
-        self.calls.iter().find(|call| matches!(call.what, What::Link | What::Rename) && call.to == path)
+        self.calls
+            .iter()
+            .find(|call| matches!(call.what, What::Link | What::Rename) && call.to == path)
     }
 
     /// Whether `path` was synced between two lines.
     fn synced(&self, path: &str, after: usize, before: usize) -> bool {
-        self.of(What::Sync, |call| call.from == path).any(|call| call.begin > after && call.end < before)
+        self.of(What::Sync, |call| call.from == path)
+            .any(|call| call.begin > after && call.end < before)
     }
 
     /// Why `path` isn't durable at this line, if it isn't: its bytes are synced, then it gets its name, then its folder is synced.
     fn not_durable(&self, path: &str, line: usize) -> Option<String> {
-        let Some(named) = self.named(path) else { return Some(format!("{path} never got its name")) };
+        let Some(named) = self.named(path) else {
+            return Some(format!("{path} never got its name"));
+        };
         if named.end >= line {
             return Some(format!("{path} got its name too late"));
         }
@@ -110,7 +120,8 @@ impl Trace {
             return Some(format!("{} wasn't synced before it became {path}", named.from));
         }
         let folder = parent(path);
-        (!self.synced(&folder, named.end, line)).then(|| format!("{folder} wasn't synced after {path} got its name"))
+        (!self.synced(&folder, named.end, line))
+            .then(|| format!("{folder} wasn't synced after {path} got its name"))
     }
 }
 
@@ -121,7 +132,8 @@ fn parent(path: &str) -> String {
 /// Runs the job under `strace`; none if that can't trace here.
 fn traced(folder: &Path, limit: u64, options: &[&str]) -> Option<Trace> {
     let trace = folder.join("trace");
-    let calls_traced = "trace=fsync,fdatasync,link,linkat,rename,renameat,renameat2,unlink,unlinkat";
+    let calls_traced =
+        "trace=fsync,fdatasync,link,linkat,rename,renameat,renameat2,unlink,unlinkat";
     let mut strace = Command::new("strace");
     strace.args(["-f", "-y", "-s", "4096", "-e", calls_traced, "-o"]).arg(&trace);
     let mut probe = Command::new("strace");
@@ -152,7 +164,17 @@ fn everything_is_durable() {
     let state = folder.join("state");
     let out = [folder.join("out/numbers"), folder.join("out/counts")];
     // All entries stay, so that they can be read afterwards.
-    let options = ["--checkpoints", "state", "--checkpoint-interval", "20ms", "--keep", "10000", "--workers", "2", "--quiet"];
+    let options = [
+        "--checkpoints",
+        "state",
+        "--checkpoint-interval",
+        "20ms",
+        "--keep",
+        "10000",
+        "--workers",
+        "2",
+        "--quiet",
+    ];
     let Some(trace) = traced(&folder, 30_000, &options) else {
         println!("strace can't trace here; what is synced when isn't looked at");
         return;
@@ -195,7 +217,8 @@ fn everything_is_durable() {
                     let path = shown(folder.join(".highwater/staged").join(&item.name));
                     wrong.extend(trace.not_durable(&path, appended));
                 }
-                let part = shown(folder.join(item.part.as_ref().expect("every checkpoint publishes")));
+                let part =
+                    shown(folder.join(item.part.as_ref().expect("every checkpoint publishes")));
                 covered_by.entry(part).or_insert(*number);
             }
         }
@@ -209,7 +232,10 @@ fn everything_is_durable() {
             let entry = entry_path(covered_by[&part]);
             wrong.extend(trace.not_durable(&entry, linked.begin));
             // What was staged is kept until the part is durable.
-            let removed = trace.of(What::Remove, |call| call.from == linked.from).map(|call| call.begin).min();
+            let removed = trace
+                .of(What::Remove, |call| call.from == linked.from)
+                .map(|call| call.begin)
+                .min();
             if !trace.synced(&shown(folder.clone()), linked.end, removed.unwrap_or(usize::MAX)) {
                 wrong.push(format!("{} was removed before {part} was durable", linked.from));
             }
@@ -227,5 +253,11 @@ fn everything_is_durable() {
             wrong.push(format!("{path} was read, and not synced before a new attempt began"));
         }
     }
-    assert!(wrong.is_empty(), "{} of {} calls:\n{}", wrong.len(), trace.calls.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {} calls:\n{}",
+        wrong.len(),
+        trace.calls.len(),
+        wrong.join("\n")
+    );
 }

@@ -32,14 +32,16 @@ fn two_starters_at_once() {
         let store = memory();
         let out = folder.path().join("out");
         // Each has a source of its own, as a process would.
-        let starters = [0, 1].map(|_| start(test(2, &store), file_job(&Numbers::new(4, 400), &out)));
+        let starters =
+            [0, 1].map(|_| start(test(2, &store), file_job(&Numbers::new(4, 400), &out)));
         let ended = starters.map(|starter| starter.join().unwrap());
         let (runs, errors): (Vec<_>, Vec<_>) = ended.into_iter().partition(Result::is_ok);
         let runs: Vec<Run> = runs.into_iter().map(Result::unwrap).collect();
         let errors: Vec<_> = errors.into_iter().map(Result::unwrap_err).collect();
         assert!(errors.iter().all(is_fenced), "round {round}: {errors:?}");
         // If one came too late to see the other at work, it found the job finished.
-        let finished: Vec<&Run> = runs.iter().filter(|run| !run.outcome().already_finished).collect();
+        let finished: Vec<&Run> =
+            runs.iter().filter(|run| !run.outcome().already_finished).collect();
         assert_eq!(finished.len(), 1, "round {round}: {runs:?} {errors:?}");
         assert!(finished[0].outcome().finished);
         assert_eq!(rows(&out), (0..1600).collect::<Vec<_>>(), "round {round}");
@@ -163,7 +165,9 @@ fn a_zombie_that_recovers() {
         let gate = Gate::new();
         let (held, seen) = (gate.clone(), AtomicUsize::new(0));
         let zombies_store = Ruled::over(&inner, move |what, name, _| match what {
-            "get" if name.starts_with(held_at) && seen.fetch_add(1, SeqCst) == nth => Fate::Held(held.clone()),
+            "get" if name.starts_with(held_at) && seen.fetch_add(1, SeqCst) == nth => {
+                Fate::Held(held.clone())
+            }
             _ => Fate::Done,
         });
         let zombie = start(test(1, &zombies_store), file_job(&zombies, &out));
@@ -177,7 +181,10 @@ fn a_zombie_that_recovers() {
         // Before it had a number, it simply comes later, and finds the job finished.
         match zombie.join().unwrap() {
             Ok(run) => {
-                let log: Vec<_> = checkpoints(&inner).into_iter().map(|(n, c)| (n, c.interval, c.finished)).collect();
+                let log: Vec<_> = checkpoints(&inner)
+                    .into_iter()
+                    .map(|(n, c)| (n, c.interval, c.finished))
+                    .collect();
                 assert!(run.outcome().already_finished, "{held_at} {nth}: {run:?} {log:?}");
             }
             Err(error) => {
@@ -235,7 +242,9 @@ fn fewer_workers_publish_what_is_left() {
     assert!(control.unpublished() >= 5, "{}", control.unpublished());
     assert!(parts(&out).is_empty() && recorded.calls().is_empty());
     control.crash();
-    wait_for("the second attempt starts", || entries(&store).values().filter(|e| e.started().is_some()).count() > 1);
+    wait_for("the second attempt starts", || {
+        entries(&store).values().filter(|e| e.started().is_some()).count() > 1
+    });
     sinks.iter().for_each(|sink| sink.set_down(false));
     numbers.allow(u64::MAX);
     let run = run.join().unwrap().unwrap();
@@ -299,7 +308,11 @@ fn a_destination_that_is_down_for_long() {
     let run = run.join().unwrap().unwrap();
     let all = recorded.once();
     assert_eq!(all.len() as u64, run.outcome().records_in);
-    assert_eq!(all.len(), recorded.calls().iter().map(|(_, rows)| rows.len()).sum::<usize>(), "once");
+    assert_eq!(
+        all.len(),
+        recorded.calls().iter().map(|(_, rows)| rows.len()).sum::<usize>(),
+        "once"
+    );
     // What arrived is what was read: each split's rows without a gap.
     for split in 0..3 {
         let rows: Vec<u64> = all.iter().copied().filter(|number| number % 3 == split).collect();
@@ -325,7 +338,9 @@ fn staged_output_survives_collection() {
     let of_sink = last.staged.iter().filter(|output| output.sink == "numbers-out");
     let oldest = of_sink.map(|output| output.checkpoint).min().expect("nothing is published");
     assert!(oldest + 6 < newest_one, "output of {oldest} is carried by {newest_one}");
-    wait_for("the checkpoint that staged it is collected", || !entries(&store).contains_key(&oldest));
+    wait_for("the checkpoint that staged it is collected", || {
+        !entries(&store).contains_key(&oldest)
+    });
     control.crash();
     numbers.control_of(2);
     // The second attempt commits and collects too before anything is published.
@@ -337,7 +352,8 @@ fn staged_output_survives_collection() {
     let run = run.join().unwrap().unwrap();
     assert_eq!(recorded.once(), numbers.all());
     assert_eq!(counts(&run), expected_counts(4_000));
-    let left: Vec<String> = contents(&store).into_keys().filter(|name| name.starts_with("stage/")).collect();
+    let left: Vec<String> =
+        contents(&store).into_keys().filter(|name| name.starts_with("stage/")).collect();
     assert!(left.is_empty(), "published and never deleted: {left:?}");
 }
 
@@ -367,7 +383,11 @@ fn a_stop_and_a_restart() {
 
         read += outcome.records_in;
         let all = rows(&out);
-        assert_eq!(all.len() as u64, read, "everything that was read is visible after round {round}");
+        assert_eq!(
+            all.len() as u64,
+            read,
+            "everything that was read is visible after round {round}"
+        );
         for (split, end) in (0..).zip(&mut ends) {
             let rows: Vec<u64> = all.iter().copied().filter(|number| number % 5 == split).collect();
             let expected: Vec<u64> = (0..rows.len() as u64).map(|row| row * 5 + split).collect();

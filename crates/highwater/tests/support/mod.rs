@@ -20,14 +20,14 @@ use highwater::testing::{Run, Test};
 use highwater::{Control, Job};
 use highwater_log::{CheckpointEntry, Entry, StagedItem, Store, record};
 use highwater_runtime::connector::{
-    Delivery, Polled, Publisher, PublisherContext, Reader, ReaderContext, Sink, Source, SplitOffset, Writer,
-    WriterContext,
+    Delivery, Polled, Publisher, PublisherContext, Reader, ReaderContext, Sink, Source,
+    SplitOffset, Writer, WriterContext,
 };
 use highwater_runtime::{Batch, BoxError, Epoch};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult,
 };
 
 /// A test that waits longer than this has failed.
@@ -195,7 +195,9 @@ impl Reader for NumbersReader {
             }
         }
         let going = self.splits.iter_mut().filter(|split| !split.offset.ended);
-        let Some(split) = going.min_by_key(|split| split.offset.position) else { return Ok(Polled::Ended) };
+        let Some(split) = going.min_by_key(|split| split.offset.position) else {
+            return Ok(Polled::Ended);
+        };
         let count = allowed.saturating_sub(split.offset.position).min(*at_once);
         if count == 0 {
             return Ok(Polled::Waiting);
@@ -269,7 +271,10 @@ impl Recorded {
         let mut checkpoints: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
         for (checkpoint, rows) in self.calls() {
             if let Some(before) = checkpoints.insert(checkpoint, rows.clone()) {
-                assert_eq!(before, rows, "checkpoint {checkpoint} brought other rows when it was repeated");
+                assert_eq!(
+                    before, rows,
+                    "checkpoint {checkpoint} brought other rows when it was repeated"
+                );
             }
         }
         sorted(checkpoints.into_values().flatten().collect())
@@ -398,7 +403,10 @@ pub struct Gate {
 
 impl Gate {
     pub fn new() -> Arc<Self> {
-        Arc::new(Gate { arrived: AtomicUsize::new(0), open: tokio::sync::watch::Sender::new(false) })
+        Arc::new(Gate {
+            arrived: AtomicUsize::new(0),
+            open: tokio::sync::watch::Sender::new(false),
+        })
     }
 
     /// Waits, from a test, until somebody stands before the gate.
@@ -412,7 +420,11 @@ impl Gate {
 
     async fn pass(&self) {
         self.arrived.fetch_add(1, SeqCst);
-        self.open.subscribe().wait_for(|open| *open).await.expect("the gate outlives who stands before it");
+        self.open
+            .subscribe()
+            .wait_for(|open| *open)
+            .await
+            .expect("the gate outlives who stands before it");
     }
 }
 
@@ -439,7 +451,10 @@ pub struct Ruled {
 
 impl Ruled {
     /// `store`, as somebody sees it who meets `rule`.
-    pub fn over(store: &Store, rule: impl Fn(&'static str, &str, &[u8]) -> Fate + Send + Sync + 'static) -> Store {
+    pub fn over(
+        store: &Store,
+        rule: impl Fn(&'static str, &str, &[u8]) -> Fate + Send + Sync + 'static,
+    ) -> Store {
         let rule = Box::new(rule);
         store.clone().wrap(|inner| Arc::new(Ruled { inner, rule, held: Mutex::default() }))
     }
@@ -507,12 +522,20 @@ impl ObjectStore for Ruled {
         self.inner.put_multipart_opts(location, options).await
     }
 
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
+    async fn get_opts(
+        &self,
+        location: &Path,
+        options: GetOptions,
+    ) -> object_store::Result<GetResult> {
         self.meet("get", location.as_ref(), &[]).await;
         self.inner.get_opts(location, options).await
     }
 
-    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> object_store::Result<Vec<Bytes>> {
+    async fn get_ranges(
+        &self,
+        location: &Path,
+        ranges: &[Range<u64>],
+    ) -> object_store::Result<Vec<Bytes>> {
         self.inner.get_ranges(location, ranges).await
     }
 
@@ -531,7 +554,12 @@ impl ObjectStore for Ruled {
         self.inner.list_with_delimiter(prefix).await
     }
 
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
+    async fn copy_opts(
+        &self,
+        from: &Path,
+        to: &Path,
+        options: CopyOptions,
+    ) -> object_store::Result<()> {
         self.inner.copy_opts(from, to, options).await
     }
 }
@@ -630,7 +658,10 @@ pub fn entries(store: &Store) -> BTreeMap<u64, Entry> {
 
 /// The checkpoints of the log, by number.
 pub fn checkpoints(store: &Store) -> BTreeMap<u64, CheckpointEntry> {
-    entries(store).into_iter().filter_map(|(number, entry)| Some((number, entry.checkpoint()?.clone()))).collect()
+    entries(store)
+        .into_iter()
+        .filter_map(|(number, entry)| Some((number, entry.checkpoint()?.clone())))
+        .collect()
 }
 
 /// The number of the newest checkpoint; 0 if there is none.
@@ -645,7 +676,11 @@ pub fn newest(store: &Store) -> u64 {
 pub fn job(job: &Job, numbers: &Numbers, sink: Raw) {
     let numbers = job.read("numbers", numbers.clone());
     numbers.clone().write("numbers-out", sink);
-    numbers.key_by(|number| number % CLASSES).count().uid("count").write("counts", highwater::testing::Collect);
+    numbers
+        .key_by(|number| number % CLASSES)
+        .count()
+        .uid("count")
+        .write("counts", highwater::testing::Collect);
 }
 
 pub const CLASSES: u64 = 13;
@@ -676,7 +711,10 @@ pub fn faulty_job(numbers: &Numbers, sink: &Faulty) -> impl FnOnce(&Job) + Send 
 }
 
 /// Runs a job beside the test. Nobody waits for it if the test fails.
-pub fn start(test: Test, job: impl FnOnce(&Job) + Send + 'static) -> JoinHandle<highwater::Result<Run>> {
+pub fn start(
+    test: Test,
+    job: impl FnOnce(&Job) + Send + 'static,
+) -> JoinHandle<highwater::Result<Run>> {
     let thread = std::thread::Builder::new().name("a job".to_owned());
     thread.spawn(|| test.run(job)).unwrap()
 }

@@ -29,8 +29,11 @@ pub fn main(tests: &[(&str, fn())]) -> highwater::Result<()> {
         tests.iter().for_each(|(name, _)| println!("{name}: test"));
         return Ok(());
     }
-    let filters: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
-    let chosen = |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()));
+    let filters: Vec<&String> =
+        arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let chosen = |name: &str| {
+        filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()))
+    };
     let mut failed = Vec::new();
     for (name, test) in tests.iter().filter(|(name, _)| chosen(name)) {
         let passed = catch_unwind(AssertUnwindSafe(test)).is_ok();
@@ -39,7 +42,11 @@ pub fn main(tests: &[(&str, fn())]) -> highwater::Result<()> {
             failed.push(*name);
         }
     }
-    if failed.is_empty() { Ok(()) } else { Err(highwater::BoxError::from(format!("failed: {failed:?}")).into()) }
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        Err(highwater::BoxError::from(format!("failed: {failed:?}")).into())
+    }
 }
 
 fn job(out: &str) -> highwater::Result<()> {
@@ -54,15 +61,23 @@ fn job(out: &str) -> highwater::Result<()> {
             numbers = numbers.rate(rate);
         }
         let numbers = graph.read::<u64>("numbers", numbers);
-        let counts = numbers.clone().key_by(|number| number % crate::support::CLASSES).count().uid("count");
-        counts.map(|(class, count)| class + crate::support::CLASSES * count).write("counts", Files::text(format!("{out}/counts")));
+        let counts =
+            numbers.clone().key_by(|number| number % crate::support::CLASSES).count().uid("count");
+        counts
+            .map(|(class, count)| class + crate::support::CLASSES * count)
+            .write("counts", Files::text(format!("{out}/counts")));
         numbers.write("numbers-out", Files::text(format!("{out}/numbers")));
     })?;
     Ok(())
 }
 
 /// The job as a command: its files below `folder`, so many rows at that many a second (0: as fast as it can).
-pub fn command<S: AsRef<OsStr>>(program: S, folder: &Path, limit: Option<u64>, rate: u64) -> Command {
+pub fn command<S: AsRef<OsStr>>(
+    program: S,
+    folder: &Path,
+    limit: Option<u64>,
+    rate: u64,
+) -> Command {
     let mut command = Command::new(program);
     describe(&mut command, folder, limit, rate);
     command
@@ -71,7 +86,10 @@ pub fn command<S: AsRef<OsStr>>(program: S, folder: &Path, limit: Option<u64>, r
 /// Says in `command` what the job is to be.
 pub fn describe(command: &mut Command, folder: &Path, limit: Option<u64>, rate: u64) {
     command.env(OUT, folder.join("out")).env_remove(LIMIT).env_remove(RATE).current_dir(folder);
-    command.env_remove("HIGHWATER_CHECKPOINTS").env_remove("HIGHWATER_WORKERS").env_remove("RUST_LOG");
+    command
+        .env_remove("HIGHWATER_CHECKPOINTS")
+        .env_remove("HIGHWATER_WORKERS")
+        .env_remove("RUST_LOG");
     if let Some(limit) = limit {
         command.env(LIMIT, limit.to_string());
     }
