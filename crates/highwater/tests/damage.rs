@@ -268,10 +268,9 @@ fn damage_behind_exactly_once_sinks() {
     run_half(&numbers, &store, exactly_once_job(&numbers, &out, &sink));
     assert!(!rows(&out).is_empty());
     let came = damage_all(freeze(folder.path()).path(), &ExactlyOnce);
-    assert!(
-        came[&Came::ToTheEnd] >= 6 && came[&Came::Refused] >= 12 && !came.contains_key(&Came::Back),
-        "{came:?}"
-    );
+    // The newest entry may have vanished before any of its output was seen. That shows nowhere, and going back is right then.
+    let back = came.get(&Came::Back).copied().unwrap_or_default();
+    assert!(came[&Came::ToTheEnd] >= 6 && came[&Came::Refused] >= 12 && back <= 1, "{came:?}");
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
