@@ -19,9 +19,9 @@
 //!         .checkpoint()
 //!         .crash()
 //!         .record(("tea".to_owned(), 5));
-//!     totals(job.read("sales", sales)).write("totals", Collect);
+//!     totals(job.read("sales", sales)).write("out", Collect);
 //! })?;
-//! assert_eq!(run.last_per_key::<String, u64>("totals")["tea"], 7);
+//! assert_eq!(run.last_per_key::<String, u64>("out")["tea"], 7);
 //! # Ok::<(), highwater::Error>(())
 //! ```
 //!
