@@ -202,7 +202,7 @@ impl Host {
                     self.activator.activate();
                     return Ok(());
                 }
-                self.freeze(frontier.is_none());
+                self.freeze(frontier.is_none() && self.worker.is_last(self.interval));
             } else {
                 break;
             }

@@ -147,7 +147,7 @@ impl Host {
             let cut = self.writer.cut(self.interval);
             cut.map_err(|error| failed("sink", &self.uid, error))?;
             staging.cut = Some(self.interval);
-            staging.last = frontier.is_none();
+            staging.last = frontier.is_none() && self.worker.is_last(self.interval);
             self.interval += 1;
             self.intake.advance(self.interval);
             self.send_staged()?;

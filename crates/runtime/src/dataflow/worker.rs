@@ -24,6 +24,8 @@ pub(crate) struct Worker {
     pub(crate) complete: Cell<u64>,
     /// The object whose live parts are to be written again at the next freeze.
     pub(crate) retire: Cell<Option<Place>>,
+    /// The interval of the last tick, once that has come. It comes before any frontier is empty.
+    final_interval: Cell<Option<u32>>,
     /// On worker 0: all sources are at their end.
     pub(crate) sources_ended: Cell<bool>,
     in_flight: RefCell<InFlight>,
@@ -58,6 +60,7 @@ impl Worker {
             owners: key_groups.owners(peers).into(),
             complete: Cell::new(0),
             retire: Cell::new(None),
+            final_interval: Cell::new(None),
             sources_ended: Cell::new(false),
             in_flight: RefCell::default(),
             blocked: Cell::new(false),
@@ -74,7 +77,16 @@ impl Worker {
         ticks
     }
 
+    /// Whether `interval` is the job's last. A frontier can become empty at a host before an interval that began just before the
+    /// end was seen there; that one must be ended, too.
+    pub(crate) fn is_last(&self, interval: u32) -> bool {
+        self.final_interval.get().is_none_or(|last| interval >= last)
+    }
+
     pub(crate) fn publish_tick(&self, tick: Tick) {
+        if tick.closing.is_some() {
+            self.final_interval.set(Some(tick.epoch.interval()));
+        }
         for queue in &*self.ticks.borrow() {
             queue.borrow_mut().push_back(tick);
         }
