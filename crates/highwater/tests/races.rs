@@ -9,6 +9,7 @@
 //! | a destination that is down | sources pause; nothing is lost or doubled |
 //! | staged output older than the checkpoints that are kept | it is carried forward |
 //! | a stop | a last checkpoint; a restart goes on exactly there |
+//! | sources end as an interval begins | every host ends every interval, up to the last one |
 
 mod support;
 
@@ -16,7 +17,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use highwater::testing::Run;
+use highwater::connectors::Files;
+use highwater::testing::{Collect, Run, Script};
 use highwater_log::{Store, record};
 use support::*;
 
@@ -419,4 +421,41 @@ fn a_stop_while_the_destination_is_down() {
     numbers.allow(u64::MAX);
     test(1, &store).run(faulty_job(&numbers, &sink)).unwrap();
     assert_eq!(recorded.once(), numbers.all());
+}
+
+/// The sources end as an interval begins, so that the frontier passes from the one before to the end at once: the last entry says that
+/// the job has finished, covers everything, and leaves nothing held back.
+#[test]
+fn sources_end_as_an_interval_begins() {
+    for round in 0..24 {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        let store = memory();
+        // What comes after the mark is read in the first epochs of a new interval.
+        let after = round % 3 * 50;
+        let run = || {
+            let test = test(1 + round % 4, &store)
+                .settings(|settings| settings.checkpoint_interval = Some(Duration::from_millis(1)));
+            let rows = Script::new().records(0..500).checkpoint().records(500..500 + after as u64);
+            let files = Files::text(&out).roll_age(Duration::from_secs(3600));
+            let run = test.run(|graph| {
+                let numbers = graph.read("numbers", rows);
+                let counts = numbers.clone().key_by(|number| number % CLASSES);
+                counts.count().uid("count").write("counts", Collect);
+                numbers.write("files", files);
+            });
+            run.unwrap()
+        };
+        assert!(run().outcome().finished);
+        let all = 500 + after as u64;
+        assert_eq!(rows(&out), (0..all).collect::<Vec<_>>(), "round {round}");
+        let (last, checkpoint) = checkpoints(&store).pop_last().unwrap();
+        assert!(
+            checkpoint.finished && checkpoint.staged.is_empty(),
+            "round {round}, checkpoint {last}"
+        );
+        let again = run();
+        assert!(again.outcome().already_finished);
+        assert_eq!(counts(&again), expected_counts(all), "round {round}");
+    }
 }
