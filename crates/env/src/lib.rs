@@ -48,6 +48,11 @@ pub trait Env: Debug + Send + Sync + 'static {
     /// Completes after `duration`.
     fn sleep(&self, duration: Duration) -> BoxFuture<()>;
 
+    /// A place for a worker among the threads of an attempt, which the worker's thread then takes.
+    ///
+    /// Workers run on threads that timely starts; this is how the environment has a say in when they do what they do.
+    fn seat(&self, worker: usize) -> Box<dyn Seat>;
+
     /// Waits for `task` on the calling thread, which must be none of the environment's tasks.
     ///
     /// For starting and ending an attempt; nothing on a worker thread calls it while records flow.
@@ -55,6 +60,22 @@ pub trait Env: Debug + Send + Sync + 'static {
 
     /// A phase begins (`entered`) or ends. Real life ignores it, unless a test listens.
     fn phase(&self, phase: Phase, entered: bool);
+}
+
+/// The place of a worker among the threads of an attempt; the thread drops it when it ends.
+pub trait Seat: Send {
+    /// Waits until it is this worker's turn; called before all else, and then before every step. A worker that has nothing to do
+    /// says for how long.
+    fn turn(&mut self, idle: Duration) -> Turn;
+}
+
+/// What a worker may do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Take a step; if there is nothing to do, sleep for so long, or until there is.
+    Step(Duration),
+    /// Nothing, ever: its process has died. The thread returns at once.
+    Dead,
 }
 
 /// Runs `task` to its end on the calling thread, and gives its answer: [`Env::block_on`] for any type.

@@ -11,7 +11,7 @@ use std::io::Write;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::{BoxFuture, Env, Phase};
+use crate::{BoxFuture, Env, Phase, Seat, Turn};
 
 /// Names a file to which the phases under way are written, one line a change. For tests that kill.
 pub const TRACE_VARIABLE: &str = "HIGHWATER_TEST_PHASES";
@@ -114,6 +114,10 @@ impl Env for RealEnv {
         Box::pin(tokio::time::sleep(duration))
     }
 
+    fn seat(&self, _: usize) -> Box<dyn Seat> {
+        Box::new(Free)
+    }
+
     fn block_on(&self, task: BoxFuture<()>) {
         self.runtime().block_on(task);
     }
@@ -122,6 +126,15 @@ impl Env for RealEnv {
         if let Some(hook) = &self.hook {
             hook.phase(phase, entered);
         }
+    }
+}
+
+/// The seat of a worker whose turn it always is: the operating system shares out the processors.
+struct Free;
+
+impl Seat for Free {
+    fn turn(&mut self, idle: Duration) -> Turn {
+        Turn::Step(idle)
     }
 }
 

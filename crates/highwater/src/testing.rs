@@ -38,6 +38,14 @@ pub fn run<R>(workers: usize, job: impl FnOnce(&Job) -> R) -> Result<Run> {
     Test::new(workers).run(job)
 }
 
+/// The plan that a job function builds, for tools that run plans themselves.
+#[doc(hidden)]
+pub fn plan<R>(job: impl FnOnce(&Job) -> R) -> Plan {
+    let graph = Job::new();
+    job(&graph);
+    graph.into_plan()
+}
+
 /// A test run with settings of its own.
 ///
 /// ```
@@ -102,9 +110,7 @@ impl Test {
     ///
     /// Whatever keeps the job from starting or makes it fail, other than the scripted crashes.
     pub fn run<R>(self, job: impl FnOnce(&Job) -> R) -> Result<Run> {
-        let graph = Job::new();
-        job(&graph);
-        self.run_plan(&graph.into_plan())
+        self.run_plan(&plan(job))
     }
 
     fn run_plan(self, plan: &Plan) -> Result<Run> {

@@ -4,6 +4,7 @@
 //! [`Store`] is the one thing that the log sees, and [`Store::make_durable`] is where they differ. A store
 //! must list what was put before (all of S3, GCS and Azure do).
 
+mod files;
 mod local;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use object_store::path::Path;
 
 use crate::error::LogError;
 
+pub use files::{FileSystem, NewFile};
 pub use local::LocalStore;
 
 /// An object store, and what its durability takes.

@@ -7,9 +7,10 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use highwater_env::Env;
+use tokio::sync::Notify;
 
 use crate::connector::Waker;
 use crate::{Error, Settings};
@@ -26,8 +27,8 @@ pub struct Attempt {
     pub counters: Counters,
     over: AtomicBool,
     failure: Mutex<Option<Error>>,
-    ended: Condvar,
-    workers_running: Mutex<usize>,
+    ended: Notify,
+    workers_running: AtomicUsize,
     /// Wakes the pacer.
     pacer: Mutex<Option<Waker>>,
     stop_requested: AtomicBool,
@@ -69,13 +70,13 @@ impl Attempt {
     pub(crate) fn new(number: u64, settings: Settings, env: Arc<dyn Env>) -> Self {
         Attempt {
             number,
-            workers_running: Mutex::new(settings.workers),
+            workers_running: AtomicUsize::new(settings.workers),
             settings,
             env,
             counters: Counters::default(),
             over: AtomicBool::new(false),
             failure: Mutex::new(None),
-            ended: Condvar::new(),
+            ended: Notify::new(),
             pacer: Mutex::new(None),
             stop_requested: AtomicBool::new(false),
             finished: AtomicBool::new(false),
@@ -94,8 +95,7 @@ impl Attempt {
         }
         *failure = Some(error);
         drop(failure);
-        let _running = lock(&self.workers_running);
-        self.ended.notify_all();
+        self.ended.notify_waiters();
     }
 
     /// The attempt has come to its regular end.
@@ -113,17 +113,35 @@ impl Attempt {
         lock(&self.failure).take()
     }
 
-    /// A worker has come to the regular end of its dataflow.
-    pub(crate) fn worker_done(&self) {
-        *lock(&self.workers_running) -= 1;
-        self.ended.notify_all();
+    /// A worker's thread does nothing more, whether its dataflow has come to its end or the attempt has.
+    pub(crate) fn worker_left(&self) {
+        self.workers_running.fetch_sub(1, Ordering::SeqCst);
+        self.ended.notify_waiters();
     }
 
-    /// Waits until every worker is done, or the attempt has failed.
-    pub(crate) fn wait(&self) {
-        let mut running = lock(&self.workers_running);
-        while *running > 0 && !self.is_over() {
-            running = self.ended.wait(running).unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn workers_running(&self) -> usize {
+        self.workers_running.load(Ordering::SeqCst)
+    }
+
+    /// Waits until every worker has left, or the attempt is over.
+    pub(crate) async fn ended(&self) {
+        self.wait_until(|| self.workers_running() == 0 || self.is_over()).await;
+    }
+
+    /// Waits until every worker has left.
+    pub(crate) async fn all_left(&self) {
+        self.wait_until(|| self.workers_running() == 0).await;
+    }
+
+    async fn wait_until(&self, reached: impl Fn() -> bool) {
+        loop {
+            let mut told = std::pin::pin!(self.ended.notified());
+            // What happens between the look and the wait counts, too.
+            told.as_mut().enable();
+            if reached() {
+                return;
+            }
+            told.await;
         }
     }
 

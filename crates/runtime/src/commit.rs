@@ -55,6 +55,8 @@ pub(crate) struct Committer {
     listed: BTreeSet<String>,
     /// Leftovers of older attempts are looked for once.
     swept: bool,
+    /// Those that no entry lists as garbage yet.
+    leftovers: Vec<String>,
     last: Option<CheckpointEntry>,
     newest_entry: u64,
 }
@@ -117,6 +119,7 @@ impl Committer {
             listed: BTreeSet::new(),
             // What a damaged manifest names isn't known, so nothing can be told to be a leftover.
             swept: !damage.is_empty(),
+            leftovers: Vec::new(),
             last: None,
             newest_entry: attempt.number,
         };
@@ -184,17 +187,22 @@ impl Committer {
         }
         let Some(last) = self.last.take() else { return };
         self.drop_published();
-        if last.staged.is_empty() || !self.carried.is_empty() {
+        if !self.carried.is_empty() {
             return;
         }
-        if let Err(error) = self.record_published(last).await {
+        if let Err(error) = self.tidy_up(last).await {
             tracing::warn!(%error, "the last output is published, and couldn't be recorded as such");
         }
     }
 
-    /// Nothing has happened since, so this entry is the last one once more, with its output recorded as published.
-    async fn record_published(&mut self, last: CheckpointEntry) -> Result<(), Error> {
+    /// Nothing has happened since, so the last entry stands once more, with its output recorded as published and what nothing
+    /// refers to as garbage, if there is any.
+    async fn tidy_up(&mut self, last: CheckpointEntry) -> Result<(), Error> {
         let manifest = self.log.get_manifest(&last.manifest).await?;
+        self.sweep(&holding(&last, Some(&manifest))).await;
+        if last.staged.is_empty() && self.leftovers.is_empty() {
+            return Ok(());
+        }
         let mut entry = CheckpointEntry {
             previous: self.previous,
             staged: Vec::new(),
@@ -348,21 +356,30 @@ impl Committer {
         let retained =
             NonZeroUsize::new(self.attempt.settings.retained).unwrap_or(NonZeroUsize::MIN);
         let next = holding(entry, Some(manifest));
+        self.sweep(&next).await;
         let mut garbage = collect(retained, &self.existing, number, &next, &self.listed);
-        if !self.swept {
-            let mut referenced: BTreeSet<String> = next.objects.clone();
-            referenced
-                .extend(self.existing.values().flat_map(|holding| holding.objects.iter().cloned()));
-            match self.log.leftovers(self.attempt.number, &referenced).await {
-                Ok(leftovers) => {
-                    let known: BTreeSet<String> = garbage.iter().cloned().collect();
-                    garbage.extend(leftovers.into_iter().filter(|name| !known.contains(name)));
-                    self.swept = true;
-                }
-                Err(error) => tracing::warn!(%error, "leftovers of earlier attempts stay for now"),
-            }
-        }
+        let known: BTreeSet<String> = garbage.iter().cloned().collect();
+        garbage.extend(
+            std::mem::take(&mut self.leftovers).into_iter().filter(|name| !known.contains(name)),
+        );
         garbage
+    }
+
+    /// Looks once for what earlier attempts left behind. `next` is what the next entry holds on to.
+    async fn sweep(&mut self, next: &Holding) {
+        if self.swept {
+            return;
+        }
+        let mut referenced: BTreeSet<String> = next.objects.clone();
+        referenced
+            .extend(self.existing.values().flat_map(|holding| holding.objects.iter().cloned()));
+        match self.log.leftovers(self.attempt.number, &referenced).await {
+            Ok(leftovers) => {
+                self.leftovers = leftovers;
+                self.swept = true;
+            }
+            Err(error) => tracing::warn!(%error, "leftovers of earlier attempts stay for now"),
+        }
     }
 
     /// Appends an entry, and has what it covers published.

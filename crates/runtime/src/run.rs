@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use highwater_env::{Env, block_on};
+use highwater_env::{Env, Seat, Turn, block_on};
 use highwater_log::{Log, Store};
 use object_store::path::Path;
 use timely::communication::Allocator;
@@ -23,6 +23,9 @@ use crate::{Error, Settings};
 
 /// A worker with nothing to do looks around at least so often.
 const PARK_MAX: Duration = Duration::from_millis(50);
+
+/// So long a failed attempt waits for workers that are in the middle of a step.
+const LEAVE_MAX: Duration = Duration::from_millis(100);
 
 /// How an attempt ended without an error.
 #[derive(Clone, Debug)]
@@ -83,9 +86,7 @@ pub fn run(
     {
         let mut committer = committer.expect("a base was found in a log");
         block_on(&*env, async move { committer.finish().await });
-        if let Some(failure) = attempt.take_failure() {
-            return Err(failure);
-        }
+        check_failure(&attempt, &recovered.log)?;
         return Ok(outcome(&attempt, &recovered, true, Some(*number)));
     }
     recover::find_splits(&plan, &mut recovered)?;
@@ -122,6 +123,13 @@ fn start_committer(
     })
 }
 
+/// What ended the attempt, if it has failed.
+fn check_failure(attempt: &Attempt, log: &Arc<Log>) -> Result<(), Error> {
+    let Some(failure) = attempt.take_failure() else { return Ok(()) };
+    let (log, number) = (log.clone(), attempt.number);
+    Err(block_on(&*attempt.env, async move { recover::or_fenced(&log, number, failure).await }))
+}
+
 fn outcome(
     attempt: &Attempt,
     recovered: &Recovered,
@@ -153,6 +161,9 @@ fn run_workers(
     let workers = attempt.settings.workers;
     let config = match workers {
         1 => timely::CommunicationConfig::Thread,
+        workers if attempt.settings.exchange_bytes => {
+            timely::CommunicationConfig::ProcessBinary(workers)
+        }
         workers => timely::CommunicationConfig::Process(workers),
     };
     let threads = |why: String| Error::Io {
@@ -161,7 +172,7 @@ fn run_workers(
     };
     let (builders, guard) = config.try_build().map_err(threads)?;
     let (ready, receiver) = unbounded_channel();
-    let (committed, committer_done) = std::sync::mpsc::channel::<()>();
+    let (committed, committer_done) = tokio::sync::oneshot::channel::<()>();
     if let Some(committer) = committer {
         let task = async move {
             committer.run(receiver).await;
@@ -175,33 +186,41 @@ fn run_workers(
     let summary = outcome(&attempt, &recovered, false, from);
     let shared = Arc::new((plan, recovered));
     let ready = Mutex::new(attempt.settings.checkpoint_interval.map(|_| ready));
-    let (shared, owner) = (Mutex::new(vec![Some(shared); workers]), attempt.clone());
+    let seats = (0..workers).map(|worker| Some((shared.clone(), attempt.env.seat(worker))));
+    let (seats, owner) = (Mutex::new(seats.collect::<Vec<_>>()), attempt.clone());
+    drop(shared);
     let work = move |allocator: Allocator| {
         let index = allocator.index();
         let ready = if index == 0 { lock(&ready).take() } else { None };
-        let shared = lock(&shared)[index].take().expect("each worker starts once");
+        let (shared, mut seat) = lock(&seats)[index].take().expect("each worker starts once");
         let result = catch_unwind(AssertUnwindSafe(|| {
-            work(index, workers, allocator, shared, &owner, ready);
+            work(index, workers, allocator, shared, &owner, ready, &mut *seat);
         }));
-        match result {
-            Ok(()) => owner.worker_done(),
-            Err(panic) => owner.fail(Error::Panic { worker: index, message: message(&*panic) }),
+        if let Err(panic) = result {
+            owner.fail(Error::Panic { worker: index, message: message(&*panic) });
         }
+        owner.worker_left();
     };
     // Timely's builders can only be built on threads of its own; these are the engine's workers.
     let guards = timely::communication::initialize_from(builders, guard, work).map_err(threads)?;
-    attempt.wait();
-    // After a failure a worker may hang in a user's function; nobody waits for it.
-    std::mem::forget(guards);
-    if !attempt.is_over() {
-        // The committer ends after the coordinator, which went with its worker.
-        committer_done.recv().ok();
+    let owner = attempt.clone();
+    block_on(&*attempt.env, async move {
+        owner.ended().await;
+        if owner.is_over() {
+            let moment = owner.env.sleep(LEAVE_MAX);
+            futures::future::select(std::pin::pin!(owner.all_left()), moment).await;
+        } else {
+            // The committer ends after the coordinator, which went with its worker.
+            committer_done.await.ok();
+        }
+    });
+    if attempt.workers_running() == 0 {
+        drop(guards);
+    } else {
+        // A worker hangs in a user's function; nobody waits for it.
+        std::mem::forget(guards);
     }
-    if let Some(failure) = attempt.take_failure() {
-        let number = attempt.number;
-        let task = async move { recover::or_fenced(&log, number, failure).await };
-        return Err(block_on(&*attempt.env, task));
-    }
+    check_failure(&attempt, &log)?;
     attempt.end();
     let counters = &attempt.counters;
     Ok(Outcome {
@@ -221,7 +240,11 @@ fn work(
     shared: Arc<(Checked, Recovered)>,
     attempt: &Arc<Attempt>,
     ready: Option<UnboundedSender<Ready>>,
+    seat: &mut dyn Seat,
 ) {
+    if seat.turn(Duration::ZERO) == Turn::Dead {
+        return;
+    }
     let mut timely = timely::worker::Worker::new(WorkerConfig::default(), allocator, None);
     let worker = Worker::new(index, workers, attempt.clone(), shared.1.key_groups);
     let built: Result<Rc<Pacer>, Error> = timely.dataflow::<u64, _, _>(|scope| {
@@ -235,21 +258,19 @@ fn work(
             return;
         }
     };
+    let env = &attempt.env;
     loop {
+        let due = pacer.due();
+        let idle = due.map_or(PARK_MAX, |due| due.saturating_sub(env.monotonic()).min(PARK_MAX));
+        let Turn::Step(idle) = seat.turn(idle) else { return };
         if attempt.is_over() {
             // Invariant 6: not one step more, so nothing that is dropped now is ever told to others.
             return;
         }
-        let now = attempt.env.monotonic();
-        let park = match pacer.due() {
-            Some(due) if due <= now => {
-                pacer.activate();
-                Duration::ZERO
-            }
-            Some(due) => (due - now).min(PARK_MAX),
-            None => PARK_MAX,
-        };
-        if !timely.step_or_park(Some(park)) {
+        if due.is_some_and(|due| due <= env.monotonic()) {
+            pacer.activate();
+        }
+        if !timely.step_or_park(Some(idle)) {
             return;
         }
         worker.release();

@@ -25,6 +25,8 @@ pub struct Settings {
     pub unpublished: usize,
     /// Start over, forgetting everything.
     pub fresh: bool,
+    /// Rows go from worker to worker as bytes, as they do between processes, and not as they are: for tests.
+    pub exchange_bytes: bool,
     /// A panic on a worker aborts the process (in real life) instead of ending the attempt (in tests).
     pub abort_on_panic: bool,
 }
@@ -41,6 +43,7 @@ impl Default for Settings {
             retained: 3,
             unpublished: 30,
             fresh: false,
+            exchange_bytes: false,
             abort_on_panic: false,
         }
     }

@@ -12,8 +12,7 @@
 //!   above, up to the store's own.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,6 +26,8 @@ use object_store::{
     Result,
 };
 
+use super::files::{FileSystem, MachineFiles};
+
 /// What the name of a temporary file begins with. Such files are never listed.
 const TEMPORARY: &str = ".tmp-";
 
@@ -35,13 +36,15 @@ const STORE: &str = "LocalStore";
 /// A local directory as a durable store.
 #[derive(Clone, Debug)]
 pub struct LocalStore {
-    files: LocalFileSystem,
+    /// Reads, lists and deletes.
+    objects: Arc<dyn ObjectStore>,
     disk: Arc<Disk>,
 }
 
 /// The part that writes.
 #[derive(Debug)]
 struct Disk {
+    files: Arc<dyn FileSystem>,
     root: PathBuf,
     /// Directories that this process knows to be durable in their parents (L2).
     durable: Mutex<HashSet<PathBuf>>,
@@ -65,18 +68,15 @@ impl LocalStore {
         if directory.exists() && !directory.is_dir() {
             return Err("it is not a directory; name one, or a place where one can be made".into());
         }
-        let disk = Disk {
-            root: std::path::absolute(directory).map_err(|error| error.to_string())?,
-            durable: Mutex::default(),
-            count: AtomicU64::new(0),
-        };
+        let root = std::path::absolute(directory).map_err(|error| error.to_string())?;
+        let disk = Disk::new(Arc::new(MachineFiles), root);
         disk.make_directories(&disk.root, FilePath::new("/")).map_err(|error| {
             format!("the directory can't be created: {error}; create it, or check the permissions")
         })?;
         // Whoever made the directory may have died before that was durable. Who may not read its parent
         // didn't make it.
         if let Some(parent) = disk.root.parent() {
-            sync_directory(parent).ok();
+            disk.files.sync_directory(parent).ok();
         }
         // Resolved only now: what doesn't exist can't be.
         let root = disk.root.canonicalize().map_err(|error| error.to_string())?;
@@ -84,39 +84,50 @@ impl LocalStore {
         disk.write_temporary("probe", &PutPayload::from_static(b"")).map_err(|error| {
             format!("it can't be written: {error}; check its permissions and the space left")
         })?;
-        let files = LocalFileSystem::new_with_prefix(&disk.root).map_err(|e| e.to_string())?;
-        Ok(LocalStore { files, disk: Arc::new(disk) })
+        let objects = LocalFileSystem::new_with_prefix(&disk.root).map_err(|e| e.to_string())?;
+        Ok(LocalStore { objects: Arc::new(objects), disk: Arc::new(disk) })
+    }
+
+    /// A store in the root of a file system of another kind, of which `objects` reads, lists and deletes the files.
+    pub fn over(files: Arc<dyn FileSystem>, objects: Arc<dyn ObjectStore>) -> Self {
+        LocalStore { objects, disk: Arc::new(Disk::new(files, PathBuf::from("/"))) }
     }
 
     /// See [`Store::make_durable`](super::Store::make_durable).
     pub(super) async fn make_durable(&self, path: &Path) -> Result<()> {
-        let file = self.files.path_to_filesystem(path)?;
+        let file = self.disk.file(path);
         let disk = self.disk.clone();
         blocking(path, move || {
-            File::open(&file)?.sync_all()?;
+            disk.files.sync(&file)?;
             let directory = disk.parent(&file)?;
             disk.make_directories(directory, &disk.root)?;
-            sync_directory(directory)
+            disk.files.sync_directory(directory)
         })
         .await
     }
 
     /// See [`Store::temporaries`](super::Store::temporaries).
     pub(super) fn temporaries(&self, prefix: &Path) -> BoxStream<'static, Result<Path>> {
-        let all = self.files.list(Some(prefix)).map_ok(|meta| meta.location);
+        let all = self.objects.list(Some(prefix)).map_ok(|meta| meta.location);
         all.try_filter(|path| std::future::ready(is_temporary(path))).boxed()
     }
 
     /// The file that `path` is.
     pub(super) fn shown(&self, path: &Path) -> String {
-        match self.files.path_to_filesystem(path) {
-            Ok(file) => file.display().to_string(),
-            Err(_) => path.to_string(),
-        }
+        self.disk.file(path).display().to_string()
     }
 }
 
 impl Disk {
+    fn new(files: Arc<dyn FileSystem>, root: PathBuf) -> Self {
+        Disk { files, root, durable: Mutex::default(), count: AtomicU64::new(0) }
+    }
+
+    /// Where `path` is. A store's path never leads out of its root.
+    fn file(&self, path: &Path) -> PathBuf {
+        self.root.join(path.as_ref())
+    }
+
     fn parent<'a>(&self, file: &'a FilePath) -> io::Result<&'a FilePath> {
         let inside = |parent: &&FilePath| parent.starts_with(&self.root);
         let outside = || io::Error::new(ErrorKind::InvalidInput, "it is outside of the store");
@@ -128,23 +139,25 @@ impl Disk {
         let known = |path: &FilePath| {
             self.durable.lock().unwrap_or_else(PoisonError::into_inner).contains(path)
         };
-        if directory == top || (known(directory) && directory.is_dir()) {
+        if directory == top || (known(directory) && self.files.is_directory(directory)) {
             return Ok(());
         }
         let Some(parent) = directory.parent() else { return Ok(()) };
         // What was there before the store is the business of whoever made it.
-        let before = top != self.root && directory.is_dir();
+        let before = top != self.root && self.files.is_directory(directory);
         if before {
             return Ok(());
         }
         self.make_directories(parent, top)?;
-        match fs::create_dir(directory) {
+        match self.files.create_directory(directory) {
             Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::AlreadyExists && directory.is_dir() => {}
+            Err(error)
+                if error.kind() == ErrorKind::AlreadyExists
+                    && self.files.is_directory(directory) => {}
             Err(error) => return Err(error),
         }
         // Also if it was there: whoever made it may have died before syncing it.
-        sync_directory(parent)?;
+        self.files.sync_directory(parent)?;
         let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
         durable.insert(directory.to_owned());
         Ok(())
@@ -152,8 +165,8 @@ impl Disk {
 
     /// Writes and removes a temporary file in the root, to see whether that can be done.
     fn write_temporary(&self, name: &str, payload: &PutPayload) -> io::Result<()> {
-        let (path, _file) = self.temporary(&self.root, name, payload)?;
-        fs::remove_file(path)
+        let path = self.temporary(&self.root, name, payload)?;
+        self.files.remove(&path)
     }
 
     /// A synced temporary file with these bytes.
@@ -162,22 +175,22 @@ impl Disk {
         directory: &FilePath,
         name: &str,
         payload: &PutPayload,
-    ) -> io::Result<(PathBuf, File)> {
+    ) -> io::Result<PathBuf> {
         loop {
             let count = self.count.fetch_add(1, Ordering::Relaxed);
             let process = std::process::id();
             let path = directory.join(format!("{TEMPORARY}{name}-{process}-{count}"));
-            let mut file = match File::options().write(true).create_new(true).open(&path) {
+            let mut file = match self.files.create(&path) {
                 Ok(file) => file,
                 // Left by an earlier process with the same number.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(error),
             };
             let written = payload.iter().try_for_each(|bytes| file.write_all(bytes));
-            return match written.and_then(|()| file.sync_all()) {
-                Ok(()) => Ok((path, file)),
+            return match written.and_then(|()| file.sync()) {
+                Ok(()) => Ok(path),
                 Err(error) => {
-                    fs::remove_file(&path).ok();
+                    self.files.remove(&path).ok();
                     Err(error)
                 }
             };
@@ -188,20 +201,20 @@ impl Disk {
         let directory = self.parent(file)?;
         self.make_directories(directory, &self.root)?;
         let name = file.file_name().unwrap_or_default().to_string_lossy();
-        let (temporary, _file) = self.temporary(directory, &name, payload)?;
+        let temporary = self.temporary(directory, &name, payload)?;
         // L1: from here on the bytes are on the disk.
         let named = if create {
-            fs::hard_link(&temporary, file).map_err(explain_link)
+            self.files.link(&temporary, file).map_err(explain_link)
         } else {
-            fs::rename(&temporary, file)
+            self.files.rename(&temporary, file)
         };
         if create || named.is_err() {
             // If that fails, it stays behind, unlisted.
-            fs::remove_file(&temporary).ok();
+            self.files.remove(&temporary).ok();
         }
         named?;
         // L2
-        sync_directory(directory)
+        self.files.sync_directory(directory)
     }
 }
 
@@ -215,11 +228,6 @@ fn explain_link(error: io::Error) -> io::Error {
     }
 }
 
-fn sync_directory(directory: &FilePath) -> io::Result<()> {
-    // Elsewhere a directory can't be opened as a file, and its entries are durable with the file.
-    if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
-}
-
 fn is_temporary(path: &Path) -> bool {
     path.filename().is_some_and(|name| name.starts_with(TEMPORARY))
 }
@@ -227,7 +235,7 @@ fn is_temporary(path: &Path) -> bool {
 /// Runs what waits for the disk off the threads that run tasks, if there are such.
 ///
 /// This is what [`LocalFileSystem`] does for reads. It can't go through the environment, which a store
-/// doesn't have; a simulated world has no tokio runtime and no local store.
+/// doesn't have; a simulated world has no tokio runtime.
 async fn blocking<T: Send + 'static>(
     path: &Path,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
@@ -269,7 +277,7 @@ impl ObjectStore for LocalStore {
         if !options.attributes.is_empty() {
             return Err(not_implemented("a put with attributes"));
         }
-        let file = self.files.path_to_filesystem(location)?;
+        let file = self.disk.file(location);
         let disk = self.disk.clone();
         blocking(location, move || disk.put(&file, &payload, create)).await?;
         Ok(PutResult { e_tag: None, version: None })
@@ -286,7 +294,7 @@ impl ObjectStore for LocalStore {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.files.get_opts(location, options).await
+        self.objects.get_opts(location, options).await
     }
 
     async fn get_ranges(
@@ -294,18 +302,18 @@ impl ObjectStore for LocalStore {
         location: &Path,
         ranges: &[std::ops::Range<u64>],
     ) -> Result<Vec<bytes::Bytes>> {
-        self.files.get_ranges(location, ranges).await
+        self.objects.get_ranges(location, ranges).await
     }
 
     fn delete_stream(
         &self,
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
-        self.files.delete_stream(locations)
+        self.objects.delete_stream(locations)
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let all = self.files.list(prefix);
+        let all = self.objects.list(prefix);
         all.try_filter(|meta| std::future::ready(!is_temporary(&meta.location))).boxed()
     }
 
@@ -314,12 +322,12 @@ impl ObjectStore for LocalStore {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
-        let all = self.files.list_with_offset(prefix, offset);
+        let all = self.objects.list_with_offset(prefix, offset);
         all.try_filter(|meta| std::future::ready(!is_temporary(&meta.location))).boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        let mut listed = self.files.list_with_delimiter(prefix).await?;
+        let mut listed = self.objects.list_with_delimiter(prefix).await?;
         listed.objects.retain(|meta| !is_temporary(&meta.location));
         Ok(listed)
     }
@@ -337,6 +345,8 @@ impl ObjectStore for LocalStore {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn run<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> T {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
-use highwater_env::{BoxFuture, Env, Phase, RealEnv};
+use highwater_env::{BoxFuture, Env, Phase, RealEnv, Seat};
 use highwater_log::{
     CheckpointEntry, Committed, Configuration, Log, Manifest, ObjectRef, StagedItem, StagedOutput,
     Started, Store, names,
@@ -70,6 +70,10 @@ impl Env for TestEnv {
     fn sleep(&self, duration: Duration) -> BoxFuture<()> {
         self.slept_ms.fetch_add(duration.as_millis() as u64, Ordering::SeqCst);
         Box::pin(std::future::ready(()))
+    }
+
+    fn seat(&self, _: usize) -> Box<dyn Seat> {
+        panic!("the log has no workers");
     }
 
     fn block_on(&self, _: BoxFuture<()>) {

@@ -1,0 +1,362 @@
+//! A disk that forgets: what wasn't synced may be gone after a loss of power, or there in part.
+//!
+//! Files and names are kept apart, as file systems do. The content of a file is safe once the file was synced, its name once the
+//! directory was. At a loss of power each name and each content that wasn't safe stays, vanishes or (a content) stays in part, as the
+//! seed has it. The file system keeps no order of its own, which is harsher than any real one.
+
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::{self, BoxStream, StreamExt};
+use highwater_log::Store;
+use highwater_log::store::{FileSystem, LocalStore, NewFile};
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+
+use crate::random::Random;
+use crate::store::meta;
+
+/// A disk of the simulated machine.
+#[derive(Clone, Debug)]
+pub struct SimDisk {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    random: Random,
+    /// What processes see: names of files and directories.
+    names: BTreeMap<PathBuf, Node>,
+    /// The names that are safe.
+    safe: BTreeMap<PathBuf, Node>,
+    contents: Vec<Content>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Node {
+    Directory,
+    File(usize),
+}
+
+#[derive(Clone, Debug, Default)]
+struct Content {
+    bytes: Vec<u8>,
+    /// What is safe of it.
+    safe: Vec<u8>,
+}
+
+impl SimDisk {
+    pub(crate) fn new(seed: u64) -> Self {
+        let root = BTreeMap::from([(PathBuf::from("/"), Node::Directory)]);
+        let inner = Inner {
+            random: Random::new(seed, "disk"),
+            names: root.clone(),
+            safe: root,
+            contents: Vec::new(),
+        };
+        SimDisk { inner: Arc::new(Mutex::new(inner)) }
+    }
+
+    /// The durable store on this disk, as one process opens it.
+    pub(crate) fn open(&self) -> Store {
+        Store::from_local(LocalStore::over(Arc::new(self.clone()), Arc::new(self.clone())))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets what it may forget.
+    pub(crate) fn lose_power(&self) {
+        self.lock().lose_power();
+    }
+}
+
+impl Inner {
+    fn lose_power(&mut self) {
+        let mut paths: Vec<PathBuf> = self.names.keys().chain(self.safe.keys()).cloned().collect();
+        paths.sort();
+        paths.dedup();
+        let mut names: BTreeMap<PathBuf, Node> = BTreeMap::new();
+        for path in paths {
+            let (now, safe) = (self.names.get(&path), self.safe.get(&path));
+            let left = match now == safe || self.random.chance(500) {
+                true => now,
+                false => safe,
+            };
+            // Parents come first; what was in a directory that is gone is gone.
+            let kept = path.parent().is_none_or(|parent| names.contains_key(parent));
+            if let Some(node) = left.filter(|_| kept) {
+                names.insert(path, *node);
+            }
+        }
+        self.names.clone_from(&names);
+        self.safe = names;
+        for content in &mut self.contents {
+            if content.bytes != content.safe {
+                let safe = content.safe.len();
+                match self.random.below(4) {
+                    0 => {}
+                    1 => content.bytes.clone_from(&content.safe),
+                    2 => {
+                        let most = content.bytes.len().max(safe) as u64;
+                        content.bytes.truncate(self.random.within(safe as u64..=most) as usize);
+                    }
+                    // The length is known, and the blocks were never written.
+                    _ => content.bytes[safe..].fill(0),
+                }
+                content.safe.clone_from(&content.bytes);
+            }
+        }
+    }
+
+    fn file(&self, path: &FilePath) -> io::Result<usize> {
+        match self.names.get(path) {
+            Some(Node::File(content)) => Ok(*content),
+            Some(Node::Directory) => Err(io::Error::new(ErrorKind::IsADirectory, "a directory")),
+            None => Err(io::Error::new(ErrorKind::NotFound, "nothing is there")),
+        }
+    }
+
+    /// Adds a name to a directory.
+    fn name(&mut self, path: &FilePath, node: Node, over: bool) -> io::Result<()> {
+        let parent = path.parent().and_then(|parent| self.names.get(parent));
+        if parent != Some(&Node::Directory) {
+            return Err(io::Error::new(ErrorKind::NotFound, "the directory is gone"));
+        }
+        if !over && self.names.contains_key(path) {
+            return Err(io::Error::new(ErrorKind::AlreadyExists, "it exists"));
+        }
+        self.names.insert(path.to_owned(), node);
+        Ok(())
+    }
+}
+
+impl FileSystem for SimDisk {
+    fn is_directory(&self, path: &FilePath) -> bool {
+        self.lock().names.get(path) == Some(&Node::Directory)
+    }
+
+    fn create_directory(&self, path: &FilePath) -> io::Result<()> {
+        self.lock().name(path, Node::Directory, false)
+    }
+
+    fn create(&self, path: &FilePath) -> io::Result<Box<dyn NewFile>> {
+        let mut inner = self.lock();
+        let content = inner.contents.len();
+        inner.name(path, Node::File(content), false)?;
+        inner.contents.push(Content::default());
+        Ok(Box::new(Open { disk: self.clone(), content }))
+    }
+
+    fn link(&self, from: &FilePath, to: &FilePath) -> io::Result<()> {
+        let mut inner = self.lock();
+        let content = inner.file(from)?;
+        inner.name(to, Node::File(content), false)
+    }
+
+    fn rename(&self, from: &FilePath, to: &FilePath) -> io::Result<()> {
+        let mut inner = self.lock();
+        let content = inner.file(from)?;
+        inner.name(to, Node::File(content), true)?;
+        inner.names.remove(from);
+        Ok(())
+    }
+
+    fn remove(&self, path: &FilePath) -> io::Result<()> {
+        let mut inner = self.lock();
+        inner.file(path)?;
+        inner.names.remove(path);
+        Ok(())
+    }
+
+    fn sync(&self, path: &FilePath) -> io::Result<()> {
+        let mut inner = self.lock();
+        let content = inner.file(path)?;
+        inner.contents[content].sync();
+        Ok(())
+    }
+
+    fn sync_directory(&self, path: &FilePath) -> io::Result<()> {
+        let mut inner = self.lock();
+        let Inner { names, safe, .. } = &mut *inner;
+        if names.get(path) != Some(&Node::Directory) {
+            return Err(io::Error::new(ErrorKind::NotFound, "no such directory"));
+        }
+        let inside = |name: &PathBuf| name.parent() == Some(path);
+        safe.retain(|name, _| !inside(name) || names.contains_key(name));
+        safe.extend(
+            names.iter().filter(|(name, _)| inside(name)).map(|(n, node)| (n.clone(), *node)),
+        );
+        Ok(())
+    }
+}
+
+impl Content {
+    fn sync(&mut self) {
+        self.safe.clone_from(&self.bytes);
+    }
+}
+
+struct Open {
+    disk: SimDisk,
+    content: usize,
+}
+
+impl NewFile for Open {
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.disk.lock().contents[self.content].bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.disk.lock().contents[self.content].sync();
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for SimDisk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SimDisk")
+    }
+}
+
+fn not_here<T>(what: &str) -> Result<T> {
+    Err(object_store::Error::NotSupported { source: what.into() })
+}
+
+/// The files as objects: what a store reads, lists and deletes. It is the store above that puts.
+#[async_trait]
+impl ObjectStore for SimDisk {
+    async fn put_opts(&self, _: &Path, _: PutPayload, _: PutOptions) -> Result<PutResult> {
+        not_here("files are put by the store above")
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        _: &Path,
+        _: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        not_here("files are put by the store above")
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let bytes = {
+            let inner = self.lock();
+            match inner.file(&FilePath::new("/").join(location.as_ref())) {
+                Ok(content) => Bytes::from(inner.contents[content].bytes.clone()),
+                Err(error) => {
+                    let (path, source) = (location.to_string(), Box::new(error));
+                    return Err(object_store::Error::NotFound { path, source });
+                }
+            }
+        };
+        let meta = meta(location, bytes.len() as u64);
+        options.check_preconditions(&meta)?;
+        let payload = stream::once(std::future::ready(Ok(bytes))).boxed();
+        Ok(GetResult {
+            payload: GetResultPayload::Stream(payload),
+            range: 0..meta.size,
+            meta,
+            attributes: object_store::Attributes::default(),
+        })
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        let disk = self.clone();
+        let delete = move |path: Result<Path>| {
+            let path = path?;
+            let removed = disk.remove(&FilePath::new("/").join(path.as_ref()));
+            match removed {
+                Ok(()) => Ok(path),
+                Err(error) => {
+                    let (path, source) = (path.to_string(), Box::new(error));
+                    Err(object_store::Error::NotFound { path, source })
+                }
+            }
+        };
+        locations.map(delete).boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let inner = self.lock();
+        let mut found = Vec::new();
+        for (name, node) in &inner.names {
+            let Node::File(content) = node else { continue };
+            let text = name.to_string_lossy();
+            let Ok(path) = Path::parse(text.trim_start_matches('/')) else { continue };
+            if prefix.is_none_or(|prefix| path.prefix_matches(prefix)) {
+                found.push(Ok(meta(&path, inner.contents[*content].bytes.len() as u64)));
+            }
+        }
+        stream::iter(found).boxed()
+    }
+
+    async fn list_with_delimiter(&self, _: Option<&Path>) -> Result<ListResult> {
+        not_here("nothing is listed by folder")
+    }
+
+    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
+        not_here("nothing is copied")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is left of a file after a loss of power, under many seeds.
+    fn left(prepare: impl Fn(&SimDisk)) -> Vec<Option<Vec<u8>>> {
+        let path = FilePath::new("/d/file");
+        let mut left = Vec::new();
+        for seed in 0..50 {
+            let disk = SimDisk::new(seed);
+            disk.create_directory(FilePath::new("/d")).unwrap();
+            disk.sync_directory(FilePath::new("/")).unwrap();
+            prepare(&disk);
+            disk.lose_power();
+            let inner = disk.lock();
+            left.push(inner.file(path).ok().map(|content| inner.contents[content].bytes.clone()));
+        }
+        left
+    }
+
+    fn write(disk: &SimDisk, sync: bool) {
+        let mut file = disk.create(FilePath::new("/d/file")).unwrap();
+        file.write_all(b"whole").unwrap();
+        if sync {
+            file.sync().unwrap();
+        }
+    }
+
+    #[test]
+    fn what_was_synced_stays() {
+        let left = left(|disk| {
+            write(disk, true);
+            disk.sync_directory(FilePath::new("/d")).unwrap();
+        });
+        assert!(left.iter().all(|file| file.as_deref() == Some(b"whole")));
+    }
+
+    #[test]
+    fn what_was_not_synced_may_be_gone_or_torn() {
+        let no_name = left(|disk| write(disk, true));
+        assert!(no_name.iter().any(Option::is_none) && no_name.iter().any(Option::is_some));
+        assert!(no_name.iter().flatten().all(|bytes| bytes == b"whole"));
+        let torn = left(|disk| {
+            write(disk, false);
+            disk.sync_directory(FilePath::new("/d")).unwrap();
+        });
+        assert!(torn.iter().flatten().any(|bytes| bytes != b"whole"));
+    }
+}

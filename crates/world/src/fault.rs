@@ -1,0 +1,224 @@
+//! What goes wrong, and when: a list drawn from a seed before the run, so that it can be shown, repeated and made shorter.
+
+use std::fmt;
+
+use highwater_env::Phase;
+
+use crate::random::Random;
+
+/// One thing that goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// When.
+    pub when: When,
+    /// What.
+    pub what: What,
+}
+
+/// When a fault strikes. Everything is counted from the start of the run, over all attempts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// At this step of the scheduler.
+    Step(u64),
+    /// So many steps after a phase was entered for the n-th time, counted from one.
+    Phase(Phase, u64, u64),
+    /// At this call of the store, counted from one.
+    Call(u64),
+    /// At this delivery of rows to a sink, counted from one.
+    Delivery(u64),
+}
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// The newest process dies, as by `kill -9`.
+    Kill,
+    /// The machine loses power: every process dies, and with them whatever a disk hadn't been told to keep.
+    PowerLoss,
+    /// The newest process stands still; its replacement is started, and so many steps later it goes on, a zombie.
+    Pause(u64),
+    /// The machine's clock jumps by so many milliseconds.
+    ClockJump(i64),
+    /// A call of the store fails and has no effect.
+    Fail,
+    /// A call of the store fails, and has had its effect.
+    LoseAnswer,
+    /// A call of the store takes so many milliseconds longer.
+    Slow(u64),
+    /// A call of the store fails after so many milliseconds; whether it has an effect is open.
+    TimeOut(u64),
+    /// Listings show what was there this long ago (milliseconds), for so many calls.
+    OldListings(u64, u64),
+    /// The store takes nothing for so many calls: the disk is full.
+    DiskFull(u64),
+    /// A bit of the newest object flips.
+    BitFlip,
+    /// A sink fails, and took nothing.
+    SinkFails,
+    /// A sink fails, and took everything.
+    SinkLosesAnswer,
+}
+
+impl What {
+    /// Whether it belongs to calls of the store.
+    pub(crate) fn is_of_the_store(self) -> bool {
+        matches!(
+            self,
+            What::Fail
+                | What::LoseAnswer
+                | What::Slow(_)
+                | What::TimeOut(_)
+                | What::OldListings(..)
+                | What::DiskFull(_)
+                | What::BitFlip
+        )
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.what {
+            What::Kill => write!(f, "kill the newest process")?,
+            What::PowerLoss => write!(f, "the power fails")?,
+            What::Pause(steps) => write!(f, "pause the newest process for {steps} steps")?,
+            What::ClockJump(ms) => write!(f, "the wall clock jumps by {ms} ms")?,
+            What::Fail => write!(f, "the store fails")?,
+            What::LoseAnswer => write!(f, "the store does it and fails")?,
+            What::Slow(ms) => write!(f, "the store takes {ms} ms longer")?,
+            What::TimeOut(ms) => write!(f, "the store doesn't answer for {ms} ms")?,
+            What::OldListings(ms, calls) => {
+                write!(f, "listings are {ms} ms old for {calls} calls")?
+            }
+            What::DiskFull(calls) => write!(f, "the disk is full for {calls} calls")?,
+            What::BitFlip => write!(f, "a bit of the newest object flips")?,
+            What::SinkFails => write!(f, "the sink fails")?,
+            What::SinkLosesAnswer => write!(f, "the sink takes everything and fails")?,
+        }
+        match self.when {
+            When::Step(step) => write!(f, " at step {step}"),
+            When::Phase(phase, nth, after) => {
+                write!(f, " {after} steps into {} no. {nth}", phase.name())
+            }
+            When::Call(call) => write!(f, " at call {call} of the store"),
+            When::Delivery(nth) => write!(f, " at delivery {nth}"),
+        }
+    }
+}
+
+/// Which faults are drawn, and how many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mix {
+    /// Kills, half of them by phase.
+    pub kills: u64,
+    /// Losses of power.
+    pub power_losses: u64,
+    /// Pauses.
+    pub pauses: u64,
+    /// Jumps of the clock.
+    pub clock_jumps: u64,
+    /// Failing, slow, unanswered calls of the store.
+    pub store: u64,
+    /// Old listings.
+    pub old_listings: u64,
+    /// Full disks.
+    pub full_disks: u64,
+    /// Flipped bits.
+    pub bit_flips: u64,
+    /// Failing sinks.
+    pub sinks: u64,
+}
+
+impl Mix {
+    /// Nothing goes wrong.
+    pub const NONE: Mix = Mix {
+        kills: 0,
+        power_losses: 0,
+        pauses: 0,
+        clock_jumps: 0,
+        store: 0,
+        old_listings: 0,
+        full_disks: 0,
+        bit_flips: 0,
+        sinks: 0,
+    };
+
+    /// Processes die, and nothing else happens.
+    pub const CRASHES: Mix = Mix { kills: 6, ..Mix::NONE };
+
+    /// A bit of everything, except what nobody can recover from.
+    pub const ALL: Mix = Mix {
+        kills: 6,
+        power_losses: 1,
+        pauses: 1,
+        clock_jumps: 1,
+        store: 6,
+        old_listings: 1,
+        full_disks: 1,
+        bit_flips: 0,
+        sinks: 2,
+    };
+
+    /// Draws faults; `steps` is about how long an undisturbed run is. Of each sort there are up to twice as many as the mix says.
+    pub fn draw(&self, random: &mut Random, steps: u64) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        // Attempts that are killed early are many, so that a run is longer than an undisturbed one.
+        let step = |random: &mut Random| When::Step(1 + random.below(steps * 3));
+        let call = |random: &mut Random| When::Call(1 + random.below(150));
+        let count = |random: &mut Random, most: u64| random.within(0..=most * 2);
+        for _ in 0..count(random, self.kills) {
+            let phase = *random.pick(&Phase::ALL);
+            let when = match random.chance(500) {
+                true => When::Phase(phase, random.within(1..=12), random.below(10)),
+                false => step(random),
+            };
+            faults.push(Fault { when, what: What::Kill });
+        }
+        for _ in 0..count(random, self.power_losses) {
+            let when = match random.chance(500) {
+                true => {
+                    When::Phase(*random.pick(&Phase::ALL), random.within(1..=12), random.below(10))
+                }
+                false => step(random),
+            };
+            faults.push(Fault { when, what: What::PowerLoss });
+        }
+        for _ in 0..count(random, self.pauses) {
+            let steps = random.within(1..=steps);
+            let when = match random.chance(300) {
+                true => {
+                    When::Phase(*random.pick(&Phase::ALL), random.within(1..=6), random.below(10))
+                }
+                false => step(random),
+            };
+            faults.push(Fault { when, what: What::Pause(steps) });
+        }
+        for _ in 0..count(random, self.clock_jumps) {
+            let ms = random.below(7_200_000) as i64 - 3_600_000;
+            faults.push(Fault { when: step(random), what: What::ClockJump(ms) });
+        }
+        for _ in 0..count(random, self.store) {
+            let what = match random.below(4) {
+                0 => What::Fail,
+                1 => What::LoseAnswer,
+                2 => What::Slow(random.within(1..=300)),
+                _ => What::TimeOut(random.within(50..=500)),
+            };
+            faults.push(Fault { when: call(random), what });
+        }
+        for _ in 0..count(random, self.old_listings) {
+            let what = What::OldListings(random.within(1..=100), random.within(1..=10));
+            faults.push(Fault { when: call(random), what });
+        }
+        for _ in 0..count(random, self.full_disks) {
+            faults.push(Fault { when: call(random), what: What::DiskFull(random.within(2..=30)) });
+        }
+        for _ in 0..count(random, self.bit_flips) {
+            faults.push(Fault { when: call(random), what: What::BitFlip });
+        }
+        for _ in 0..count(random, self.sinks) {
+            let what = *random.pick(&[What::SinkFails, What::SinkLosesAnswer]);
+            faults.push(Fault { when: When::Delivery(random.within(1..=10)), what });
+        }
+        faults
+    }
+}

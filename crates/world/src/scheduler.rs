@@ -1,0 +1,701 @@
+//! Who goes next: one decision at a time, by whichever thread has the baton.
+//!
+//! Threads (the controller, processes' main threads, workers) run one at a time. The one that has come to a point where it would wait
+//! decides, by the seed, what happens next: a task is polled right there, the clock moves on, a fault strikes, or the baton goes
+//! to another thread. Nothing else ever runs, so a run is a function of the seed and the faults.
+//!
+//! # Invariant
+//!
+//! 9. The same seed gives the same run: every choice here is drawn from `State::random`, from candidates in an order that doesn't depend
+//!    on the machine.
+
+use std::cell::Cell;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+
+use highwater_env::{BoxFuture, Phase};
+
+use crate::fault::{Fault, What, When};
+use crate::random::{Random, mix};
+use crate::world::Counts;
+
+/// A process's number; the network's, which outlives every process, is 0.
+pub(crate) type ProcessId = usize;
+pub(crate) type ThreadId = usize;
+pub(crate) type TaskId = usize;
+
+pub(crate) const NETWORK: ProcessId = 0;
+pub(crate) const CONTROLLER: ThreadId = 0;
+
+thread_local! {
+    /// Which of the world's threads this one is.
+    static ME: Cell<Option<ThreadId>> = const { Cell::new(None) };
+}
+
+pub(crate) fn me() -> ThreadId {
+    ME.get().expect("only the world's own threads wait for it")
+}
+
+pub(crate) fn become_thread(id: ThreadId) {
+    ME.set(Some(id));
+}
+
+/// The world, as all its threads see it.
+pub(crate) struct Shared {
+    state: Mutex<State>,
+}
+
+pub(crate) struct State {
+    pub(crate) random: Random,
+    pub(crate) names: Random,
+    pub(crate) habits: Habits,
+    pub(crate) clock_us: u64,
+    pub(crate) wall_offset_ms: i64,
+    pub(crate) steps: u64,
+    pub(crate) step_limit: u64,
+    pub(crate) processes: Vec<Process>,
+    pub(crate) threads: Vec<Slot>,
+    /// Workers that haven't left, in the order in which they came.
+    pub(crate) workers: Vec<ThreadId>,
+    tasks: Vec<Option<Task>>,
+    /// Tasks to be polled, in the order in which they were woken.
+    woken: Vec<TaskId>,
+    /// Main threads that can go on.
+    pub(crate) ready: Vec<ThreadId>,
+    /// How many threads are to end and haven't yet.
+    dying: usize,
+    timers: BinaryHeap<Reverse<(u64, u64)>>,
+    sleepers: BTreeMap<u64, Waker>,
+    next_timer: u64,
+    /// Faults that haven't struck yet.
+    pub(crate) faults: Vec<Fault>,
+    /// The first step at which one of them may strike.
+    next_strike: u64,
+    phases_entered: [u64; Phase::ALL.len()],
+    pub(crate) events: VecDeque<Event>,
+    /// Futures of the dead, to be dropped when the state isn't locked.
+    dropped: Vec<BoxFuture<()>>,
+    pub(crate) trace: Trace,
+    pub(crate) counts: Counts,
+    pub(crate) store: crate::store::Condition,
+    media: Arc<crate::store::Media>,
+}
+
+/// How decisions are biased in this run: a run in which everything is equally likely finds less than runs that differ.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Habits {
+    /// A woken task is preferred to a worker, in percent.
+    tasks_first: u64,
+    /// Time moves on to the next thing due when no task is woken, in percent.
+    hurry: u64,
+    /// The clock moves by up to so many microseconds at each decision.
+    jitter_us: u64,
+    /// A look at the clock takes several milliseconds, in a thousand looks, so that slices end early.
+    stalls: u64,
+    /// One worker is favoured over the others, in percent.
+    favour: u64,
+}
+
+impl Habits {
+    pub(crate) fn draw(random: &mut Random) -> Self {
+        Habits {
+            tasks_first: random.within(30..=95),
+            hurry: random.within(20..=80),
+            jitter_us: random.within(1..=200),
+            stalls: if random.chance(300) { random.within(1..=60) } else { 0 },
+            favour: if random.chance(300) { random.within(20..=90) } else { 0 },
+        }
+    }
+}
+
+pub(crate) struct Process {
+    pub(crate) alive: bool,
+    /// It will go on at this step.
+    pub(crate) paused_until: Option<u64>,
+    pub(crate) main: ThreadId,
+    /// An entry was committed, and nothing of it is published yet.
+    committed: bool,
+    /// How often each phase is under way now.
+    under_way: [u32; Phase::ALL.len()],
+}
+
+impl Process {
+    pub(crate) fn new(main: ThreadId) -> Self {
+        Process {
+            alive: true,
+            paused_until: None,
+            main,
+            committed: false,
+            under_way: [0; Phase::ALL.len()],
+        }
+    }
+}
+
+/// What the controller is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// A process has come to its end, one way or another.
+    Ended(ProcessId),
+    /// A process stands still.
+    Paused(ProcessId),
+    /// The step limit is reached, or nothing can ever happen again.
+    Stuck,
+}
+
+/// A thread of the world.
+pub(crate) struct Slot {
+    pub(crate) process: ProcessId,
+    pub(crate) handle: Option<Thread>,
+    /// It has been given the baton.
+    go: bool,
+    pub(crate) gone: bool,
+    pub(crate) dying: bool,
+    /// The task that it waits for.
+    waits_for: Option<TaskId>,
+    /// When a worker has something to do again.
+    pub(crate) due_us: u64,
+}
+
+impl Slot {
+    pub(crate) fn new(process: ProcessId) -> Self {
+        Slot {
+            process,
+            handle: None,
+            go: false,
+            gone: false,
+            dying: false,
+            waits_for: None,
+            due_us: 0,
+        }
+    }
+}
+
+struct Task {
+    process: ProcessId,
+    /// None while it is polled.
+    future: Option<BoxFuture<()>>,
+    woken: bool,
+    waker: Waker,
+}
+
+struct TaskWaker {
+    shared: Weak<Shared>,
+    task: TaskId,
+}
+
+impl Wake for TaskWaker {
+    fn wake(self: Arc<Self>) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.lock().wake(self.task);
+        }
+    }
+}
+
+/// What has happened: a hash of all of it, and its text if somebody wants to read it.
+#[derive(Debug, Default)]
+pub(crate) struct Trace {
+    pub(crate) hash: u64,
+    pub(crate) lines: Option<Vec<String>>,
+}
+
+impl Trace {
+    pub(crate) fn add(&mut self, code: u64) {
+        self.hash = mix(self.hash ^ code.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    }
+}
+
+/// What comes next.
+pub(crate) enum Decision {
+    /// Those who slept until now are woken.
+    Wake(Vec<Waker>),
+    /// This task is polled.
+    Task(TaskId, BoxFuture<()>, Waker),
+    /// This thread goes on.
+    Thread(ThreadId),
+}
+
+impl Shared {
+    pub(crate) fn new(
+        seed: u64,
+        faults: Vec<Fault>,
+        media: Arc<crate::store::Media>,
+        step_limit: u64,
+        record: bool,
+    ) -> Arc<Self> {
+        let mut random = Random::new(seed, "schedule");
+        let habits = Habits::draw(&mut random);
+        let mut state = State {
+            random,
+            names: Random::new(seed, "names"),
+            habits,
+            clock_us: 1_000_000,
+            wall_offset_ms: 0,
+            steps: 0,
+            step_limit,
+            processes: vec![Process::new(CONTROLLER)],
+            threads: vec![Slot::new(NETWORK)],
+            workers: Vec::new(),
+            tasks: Vec::new(),
+            woken: Vec::new(),
+            ready: Vec::new(),
+            dying: 0,
+            timers: BinaryHeap::new(),
+            sleepers: BTreeMap::new(),
+            next_timer: 0,
+            faults,
+            next_strike: 0,
+            phases_entered: [0; 6],
+            events: VecDeque::new(),
+            dropped: Vec::new(),
+            trace: Trace { hash: seed, lines: record.then(Vec::new) },
+            counts: Counts::default(),
+            store: crate::store::Condition::default(),
+            media,
+        };
+        state.find_next_strike();
+        Arc::new(Shared { state: Mutex::new(state) })
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts a task.
+    pub(crate) fn spawn(self: &Arc<Self>, process: ProcessId, task: BoxFuture<()>) -> TaskId {
+        let mut state = self.lock();
+        let id = state.tasks.len();
+        let waker = Waker::from(Arc::new(TaskWaker { shared: Arc::downgrade(self), task: id }));
+        if !state.processes[process].alive {
+            state.dropped.push(task);
+            state.tasks.push(None);
+            return id;
+        }
+        state.tasks.push(Some(Task { process, future: Some(task), woken: true, waker }));
+        state.woken.push(id);
+        id
+    }
+
+    /// Gives the baton away until this thread may go on. Once `leaving`, it never will, and this returns as soon as
+    /// another has the baton.
+    pub(crate) fn schedule(self: &Arc<Self>, me: ThreadId, leaving: bool) {
+        loop {
+            let (decision, dropped) = {
+                let mut state = self.lock();
+                let decision = state.decide();
+                (decision, std::mem::take(&mut state.dropped))
+            };
+            drop(dropped);
+            match decision {
+                Decision::Wake(wakers) => wakers.into_iter().for_each(Waker::wake),
+                Decision::Task(id, future, waker) => self.poll(id, future, &waker),
+                Decision::Thread(next) if next == me => return,
+                Decision::Thread(next) => {
+                    self.hand_over(next);
+                    if !leaving {
+                        self.wait_for_baton(me);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn poll(&self, id: TaskId, mut future: BoxFuture<()>, waker: &Waker) {
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            future.as_mut().poll(&mut Context::from_waker(waker))
+        }));
+        let mut state = self.lock();
+        match polled {
+            Ok(Poll::Pending) => match &mut state.tasks[id] {
+                Some(task) => task.future = Some(future),
+                // Its process died while it was polled: by its own doing.
+                None => state.dropped.push(future),
+            },
+            Ok(Poll::Ready(())) => {
+                state.tasks[id] = None;
+                let waits = |slot: &Slot| slot.waits_for == Some(id);
+                if let Some(thread) = state.threads.iter().position(waits) {
+                    state.threads[thread].waits_for = None;
+                    state.ready.push(thread);
+                }
+                drop(state);
+                drop(future);
+            }
+            Err(panic) => {
+                let text = panic_text(&*panic);
+                state.counts.panics.push(format!("a task panicked: {text}"));
+                let process = state.tasks[id].take().map_or(NETWORK, |task| task.process);
+                state.dropped.push(future);
+                state.kill(process, "its task panicked");
+            }
+        }
+    }
+
+    fn hand_over(&self, next: ThreadId) {
+        let mut state = self.lock();
+        let slot = &mut state.threads[next];
+        slot.go = true;
+        if let Some(handle) = &slot.handle {
+            handle.unpark();
+        }
+    }
+
+    /// Waits until this thread has the baton.
+    pub(crate) fn wait_for_baton(&self, me: ThreadId) {
+        loop {
+            {
+                let slot = &mut self.lock().threads[me];
+                slot.handle.get_or_insert_with(std::thread::current);
+                if std::mem::take(&mut slot.go) {
+                    return;
+                }
+            }
+            std::thread::park();
+        }
+    }
+
+    /// Has this thread wait for a task. False if its process died meanwhile.
+    pub(crate) fn wait_for_task(self: &Arc<Self>, me: ThreadId, task: TaskId) -> bool {
+        self.lock().threads[me].waits_for = Some(task);
+        self.schedule(me, false);
+        !self.lock().threads[me].dying
+    }
+
+    /// This thread does nothing any more.
+    pub(crate) fn leave(self: &Arc<Self>, me: ThreadId) {
+        self.lock().forget(me);
+        self.schedule(me, true);
+    }
+}
+
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
+}
+
+impl State {
+    fn wake(&mut self, id: TaskId) {
+        if let Some(task) = &mut self.tasks[id]
+            && !std::mem::replace(&mut task.woken, true)
+        {
+            self.woken.push(id);
+        }
+    }
+
+    /// A look at the clock, which takes time itself.
+    pub(crate) fn look_at_clock(&mut self) -> u64 {
+        self.clock_us += self.random.below(3);
+        if self.habits.stalls > 0 && self.random.chance(self.habits.stalls) {
+            self.clock_us += 2_500;
+        }
+        self.clock_us
+    }
+
+    /// Has `waker` woken once the clock is there.
+    pub(crate) fn set_timer(&mut self, due_us: u64, waker: Waker) {
+        self.next_timer += 1;
+        self.timers.push(Reverse((due_us, self.next_timer)));
+        self.sleepers.insert(self.next_timer, waker);
+    }
+
+    /// Who has slept until now.
+    fn due(&mut self) -> Vec<Waker> {
+        let mut wakers = Vec::new();
+        while let Some(Reverse((due, number))) = self.timers.peek().copied() {
+            if due > self.clock_us {
+                break;
+            }
+            self.timers.pop();
+            wakers.extend(self.sleepers.remove(&number));
+        }
+        wakers
+    }
+
+    /// The next thing to happen.
+    fn decide(&mut self) -> Decision {
+        loop {
+            self.steps += 1;
+            self.clock_us += self.random.below(self.habits.jitter_us + 1);
+            let due = self.due();
+            if !due.is_empty() {
+                return Decision::Wake(due);
+            }
+            self.strike();
+            if let Some(dying) = self.dying() {
+                return Decision::Thread(dying);
+            }
+            if self.steps > self.step_limit {
+                self.step_limit = u64::MAX;
+                self.events.push_back(Event::Stuck);
+            }
+            if !self.events.is_empty() && self.threads[CONTROLLER].waits_for.is_none() {
+                return Decision::Thread(CONTROLLER);
+            }
+            if let Some(decision) = self.choose() {
+                return decision;
+            }
+        }
+    }
+
+    /// Those who must end come first: workers, then the main thread, which waits for them.
+    fn dying(&self) -> Option<ThreadId> {
+        if self.dying == 0 {
+            return None;
+        }
+        let dying = |id: &ThreadId| self.threads[*id].dying && !self.threads[*id].gone;
+        let worker = self.workers.iter().copied().find(dying);
+        worker.or_else(|| {
+            let mains = self.processes.iter().skip(1).map(|process| process.main);
+            mains.filter(|main| *main != CONTROLLER).find(dying)
+        })
+    }
+
+    fn may_run(&self, process: ProcessId) -> bool {
+        let process = &self.processes[process];
+        process.alive && process.paused_until.is_none()
+    }
+
+    /// Chooses among what can happen; none if only time had to pass.
+    fn choose(&mut self) -> Option<Decision> {
+        let task_ready = |state: &State, id: &TaskId| {
+            state.tasks[*id].as_ref().is_some_and(|task| state.may_run(task.process))
+        };
+        // Tasks that are gone needn't be looked at again.
+        let tasks = &self.tasks;
+        self.woken.retain(|id| tasks[*id].is_some());
+        let tasks = self.woken.iter().filter(|id| task_ready(self, id)).count() as u64;
+        let main_ready = |id: &&ThreadId| self.may_run(self.threads[**id].process);
+        let mains = self.ready.iter().filter(main_ready).count() as u64;
+        let may_step = |id: &&ThreadId| self.may_run(self.threads[**id].process);
+        let workers = self.workers.iter().filter(may_step).count() as u64;
+        let others = tasks + mains;
+        if others > 0 && (workers == 0 || self.random.below(100) < self.habits.tasks_first) {
+            let nth = self.random.below(others);
+            if nth < tasks {
+                let at = self.woken.iter().enumerate().filter(|(_, id)| task_ready(self, id));
+                let at = at.map(|(at, _)| at).nth(nth as usize).expect("counted above");
+                let id = self.woken.remove(at);
+                self.trace.add(id as u64);
+                let task = self.tasks[id].as_mut().expect("it is ready");
+                task.woken = false;
+                let future = task.future.take().expect("a task is polled by one thread");
+                return Some(Decision::Task(id, future, task.waker.clone()));
+            }
+            let main_ready =
+                |(_, id): &(usize, &ThreadId)| self.may_run(self.threads[**id].process);
+            let mut mains = self.ready.iter().enumerate().filter(main_ready);
+            let (at, _) = mains.nth((nth - tasks) as usize).expect("counted above");
+            let id = self.ready.remove(at);
+            self.trace.add(!(id as u64));
+            return Some(Decision::Thread(id));
+        }
+        if workers == 0 {
+            self.let_time_pass();
+            return None;
+        }
+        if others == 0 && self.random.below(100) < self.habits.hurry {
+            self.let_time_pass();
+        }
+        let nth = match self.random.below(100) < self.habits.favour {
+            true => 0,
+            false => self.random.below(workers),
+        };
+        let may_step = |id: &&ThreadId| self.may_run(self.threads[**id].process);
+        let id = *self.workers.iter().filter(may_step).nth(nth as usize).expect("counted above");
+        self.trace.add(!(id as u64));
+        Some(Decision::Thread(id))
+    }
+
+    /// Moves the clock to the next thing due.
+    fn let_time_pass(&mut self) {
+        let timer = self.timers.peek().map(|Reverse((due, _))| *due);
+        let workers = self.workers.iter().map(|id| &self.threads[*id]);
+        let worker = workers
+            .filter(|slot| self.may_run(slot.process) && slot.due_us > self.clock_us)
+            .map(|slot| slot.due_us)
+            .min();
+        match timer.into_iter().chain(worker).min() {
+            Some(due) => {
+                self.clock_us = self.clock_us.max(due);
+            }
+            None => {
+                let paused = self.processes.iter_mut().filter(|process| process.alive);
+                let wake = paused.filter_map(|process| process.paused_until.as_mut()).min();
+                match wake {
+                    // Nothing but a zombie is left, and it wakes up.
+                    Some(step) => *step = (*step).min(self.steps),
+                    None if self.workers.is_empty() => self.events.push_back(Event::Stuck),
+                    None => {}
+                }
+            }
+        }
+    }
+
+    /// Lets faults strike whose step has come, and zombies wake.
+    fn strike(&mut self) {
+        for id in 1..self.processes.len() {
+            let process = &mut self.processes[id];
+            if process.paused_until.is_some_and(|step| step <= self.steps) {
+                process.paused_until = None;
+                self.note(|| format!("process {id} goes on"));
+            }
+        }
+        if self.steps < self.next_strike {
+            return;
+        }
+        let steps = self.steps;
+        let (now, later): (Vec<Fault>, Vec<Fault>) = std::mem::take(&mut self.faults)
+            .into_iter()
+            .partition(|fault| matches!(fault.when, When::Step(step) if step <= steps));
+        self.faults = later;
+        self.find_next_strike();
+        for fault in now {
+            self.note(|| fault.to_string());
+            let newest = (1..self.processes.len()).rev().find(|id| self.may_run(*id));
+            match (fault.what, newest) {
+                (What::Kill, Some(process)) => self.kill(process, "killed"),
+                (What::PowerLoss, _) => self.lose_power(),
+                (What::Pause(steps), Some(process)) => {
+                    self.counts.pauses += 1;
+                    self.processes[process].paused_until = Some(self.steps + steps);
+                    self.events.push_back(Event::Paused(process));
+                }
+                (What::ClockJump(ms), _) => {
+                    self.counts.other_faults += 1;
+                    self.wall_offset_ms += ms;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The fault that strikes at this point, if there is one.
+    pub(crate) fn take_fault(&mut self, when: When) -> Option<Fault> {
+        let at = self.faults.iter().position(|fault| fault.when == when)?;
+        let fault = self.faults.remove(at);
+        self.note(|| fault.to_string());
+        Some(fault)
+    }
+
+    fn find_next_strike(&mut self) {
+        let steps = self.faults.iter().filter_map(|fault| match fault.when {
+            When::Step(step) => Some(step),
+            _ => None,
+        });
+        self.next_strike = steps.min().unwrap_or(u64::MAX);
+    }
+
+    fn lose_power(&mut self) {
+        self.counts.power_losses += 1;
+        for process in 1..self.processes.len() {
+            self.kill(process, "out of power");
+        }
+        self.media.lose_power();
+    }
+
+    /// Ends a process here and now: its tasks are never polled again, its threads end as soon as they have the baton.
+    pub(crate) fn kill(&mut self, process: ProcessId, why: &str) {
+        if process == NETWORK || !self.processes[process].alive {
+            return;
+        }
+        self.count_crash(process);
+        self.note(|| format!("process {process} is {why}"));
+        self.trace.add(process as u64);
+        self.bury(process);
+        for slot in self.threads.iter_mut().filter(|slot| slot.process == process && !slot.gone) {
+            slot.dying = true;
+            self.dying += 1;
+        }
+    }
+
+    /// A thread is no more.
+    pub(crate) fn forget(&mut self, thread: ThreadId) {
+        self.threads[thread].gone = true;
+        self.dying -= usize::from(self.threads[thread].dying);
+        self.workers.retain(|worker| *worker != thread);
+    }
+
+    /// Has the workers of a process end that has ended.
+    pub(crate) fn end_workers(&mut self, process: ProcessId) {
+        for worker in self.workers.clone() {
+            let slot = &mut self.threads[worker];
+            if slot.process == process && !slot.dying {
+                slot.dying = true;
+                self.dying += 1;
+            }
+        }
+    }
+
+    /// The tasks of a process that has ended go with it.
+    pub(crate) fn bury(&mut self, process: ProcessId) {
+        self.processes[process].alive = false;
+        self.processes[process].paused_until = None;
+        let threads = &self.threads;
+        self.ready.retain(|id| threads[*id].process != process);
+        for task in &mut self.tasks {
+            if task.as_ref().is_some_and(|task| task.process == process)
+                && let Some(task) = task.take()
+            {
+                self.dropped.extend(task.future);
+            }
+        }
+    }
+
+    fn count_crash(&mut self, process: ProcessId) {
+        self.counts.crashes += 1;
+        let mut under_way = self.processes[process].under_way;
+        under_way[Phase::Committed as usize] += u32::from(self.processes[process].committed);
+        let mut any = false;
+        for phase in Phase::ALL {
+            if under_way[phase as usize] > 0 {
+                self.counts.by_phase[phase as usize] += 1;
+                any = true;
+            }
+        }
+        if !any {
+            self.counts.running += 1;
+        }
+    }
+
+    /// A process enters or leaves a phase.
+    pub(crate) fn phase(&mut self, process: ProcessId, phase: Phase, entered: bool) {
+        let under_way = &mut self.processes[process].under_way[phase as usize];
+        if !entered {
+            *under_way = under_way.saturating_sub(1);
+            return;
+        }
+        *under_way += 1;
+        match phase {
+            Phase::Committed => self.processes[process].committed = true,
+            Phase::Publishing => self.processes[process].committed = false,
+            _ => {}
+        }
+        self.phases_entered[phase as usize] += 1;
+        let count = self.phases_entered[phase as usize];
+        self.note(|| format!("process {process}: {} no. {count}", phase.name()));
+        let steps = self.steps;
+        for fault in &mut self.faults {
+            if let When::Phase(of, nth, after) = fault.when
+                && of == phase
+                && nth == count
+            {
+                fault.when = When::Step(steps + after + 1);
+            }
+        }
+        self.find_next_strike();
+    }
+
+    /// Writes a line into the trace, if somebody wants to read it.
+    pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {
+        if self.trace.lines.is_some() {
+            let line = format!("{:>7} {:>9} us  {}", self.steps, self.clock_us, line());
+            if let Some(lines) = &mut self.trace.lines {
+                lines.push(line);
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What must hold after a run, whatever happened during it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::{FutureExt, TryStreamExt};
+use highwater_log::{Body, Entry, Log, Manifest, names};
+use highwater_state::Image;
+use highwater_state::object::Object;
+use highwater_world::{Run, World};
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+
+use crate::graph::{Graph, Op};
+use crate::job::Tables;
+use crate::model::{Expected, evaluate};
+
+/// What the tables hold, compared with the model.
+pub fn output(graph: &Graph, tables: &Tables, splits: &dyn Fn(usize) -> u32) -> Result<(), String> {
+    let expected = evaluate(graph, splits);
+    for (sink, table) in tables {
+        let Op::Write { exactly_once } = graph.nodes[*sink].op else { continue };
+        if let Some(violation) = table.violations().first() {
+            return Err(format!("sink n{sink}: {violation}"));
+        }
+        let mut rows = table.rows();
+        match &expected[sink] {
+            Expected::Rows(right) => {
+                rows.sort();
+                let (lost, more) = difference(right, &rows);
+                if !lost.is_empty() || (exactly_once && !more.is_empty()) {
+                    let counts = format!(
+                        "{} of {} rows lost, {} too many",
+                        lost.len(),
+                        right.len(),
+                        more.len()
+                    );
+                    return Err(format!(
+                        "sink n{sink}: {counts}: lost {lost:?}, too many {more:?}"
+                    ));
+                }
+            }
+            Expected::LastOfKey(right) => {
+                if !exactly_once {
+                    rows = table.rows_by_checkpoint();
+                }
+                let last: BTreeMap<u32, i64> =
+                    rows.iter().map(|row| (row.key, row.value)).collect();
+                if last != *right {
+                    return Err(format!("sink n{sink}: came to {last:?}, not to {right:?}"));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the tables may show at any time, before the end too: nothing that the model hasn't.
+pub fn visible(
+    graph: &Graph,
+    tables: &Tables,
+    splits: &dyn Fn(usize) -> u32,
+) -> Result<(), String> {
+    let expected = evaluate(graph, splits);
+    for (sink, table) in tables {
+        if let Some(violation) = table.violations().first() {
+            return Err(format!("sink n{sink}: {violation}"));
+        }
+        let exactly_once = matches!(graph.nodes[*sink].op, Op::Write { exactly_once: true });
+        if let (Expected::Rows(right), true) = (&expected[sink], exactly_once) {
+            let mut rows = table.rows();
+            rows.sort();
+            let (_, more) = difference(right, &rows);
+            if !more.is_empty() {
+                return Err(format!("sink n{sink}: {} rows too many: {more:?}", more.len()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What of `right` is missing in `rows`, and what is in them besides; both sorted.
+fn difference<'r, T: Ord>(right: &'r [T], rows: &'r [T]) -> (Vec<&'r T>, Vec<&'r T>) {
+    let (mut lost, mut more) = (Vec::new(), Vec::new());
+    let (mut left, mut found) = (right.iter().peekable(), rows.iter().peekable());
+    loop {
+        match (left.peek(), found.peek()) {
+            (None, None) => return (lost, more),
+            (Some(a), Some(b)) if a == b => {
+                left.next();
+                found.next();
+            }
+            (Some(a), Some(b)) if a < b => lost.extend(left.next()),
+            (Some(_), None) => lost.extend(left.next()),
+            _ => more.extend(found.next()),
+        }
+    }
+}
+
+/// The store after the job's last start: every entry's objects are there and whole, and nothing is there that no entry names.
+pub fn store(run: &Run, job: &str) -> Result<(), String> {
+    let log = Log::new(run.store.clone(), Path::default(), run.world.env(), job);
+    let found: BTreeSet<String> = list(&run.world)?.into_iter().collect();
+    let mut known: BTreeSet<String> = BTreeSet::new();
+    for name in found.iter().filter(|name| names::entry_number(name).is_some()) {
+        known.insert(name.clone());
+        let entry = entry(&run.world, name)?;
+        let Body::Checkpoint(checkpoint) = entry.body else { continue };
+        known.extend(checkpoint.garbage.iter().cloned());
+        known.insert(checkpoint.manifest.name.clone());
+        let staged = checkpoint.staged.iter().flat_map(|output| &output.items);
+        known.extend(staged.map(|item| item.name.clone()));
+        let missing = |error| format!("1: {name} stands, and {error}");
+        let manifest: Manifest = now(log.get_manifest(&checkpoint.manifest)).map_err(missing)?;
+        let mut objects = Vec::new();
+        for object in &manifest.objects {
+            known.insert(object.name.clone());
+            let missing = |error| format!("1: {name} stands, and {error}");
+            let bytes = now(log.get_object(object)).map_err(missing)?;
+            let object = Object::open(&object.name, bytes)
+                .map_err(|error| format!("1: {name} stands, and {}: {error}", object.name))?;
+            objects.push(object);
+        }
+        drop(Image::new(objects));
+    }
+    let forgotten: Vec<&String> = found.difference(&known).collect();
+    if !forgotten.is_empty() {
+        return Err(format!("nothing refers to {forgotten:?}"));
+    }
+    Ok(())
+}
+
+fn list(world: &World) -> Result<Vec<String>, String> {
+    let store = world.store();
+    let listed = store.objects().list(None).try_collect::<Vec<_>>().now_or_never();
+    let listed = listed.ok_or("the media doesn't answer at once")?;
+    let listed = listed.map_err(|error| error.to_string())?;
+    Ok(listed.into_iter().map(|meta| meta.location.to_string()).collect())
+}
+
+fn entry(world: &World, name: &str) -> Result<Entry, String> {
+    let store = world.store();
+    let read = async {
+        let got = store.objects().get(&Path::from(name)).await?;
+        got.bytes().await
+    };
+    let bytes = read.now_or_never().ok_or("the media doesn't answer at once")?;
+    let bytes = bytes.map_err(|error| error.to_string())?;
+    highwater_log::record::decode(&bytes, highwater_log::entry::FORMAT)
+        .map_err(|why| format!("{name} is damaged: {why}"))
+}
+
+/// The answer of the media, which comes at once.
+fn now<T, E: std::fmt::Display>(task: impl Future<Output = Result<T, E>>) -> Result<T, String> {
+    let answer = task.now_or_never().ok_or("the media doesn't answer at once")?;
+    answer.map_err(|error| error.to_string())
+}

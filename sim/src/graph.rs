@@ -1,0 +1,279 @@
+//! Random jobs: graphs of all operators that there are.
+//!
+//! A graph is a list of nodes, each reading streams of nodes before it, so that it can be printed, compared and evaluated by the
+//! [model](crate::model). Two things are known of every stream, because they decide what can be read from it and how its
+//! output can be checked:
+//!
+//! - *exact*: which rows it has doesn't depend on timing, only on the input. Otherwise only the last row of each key is known.
+//! - *ordered*: the rows of each split come in their order.
+
+use highwater_world::Random;
+use serde::{Deserialize, Serialize};
+
+/// What travels through a job.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Row {
+    /// The key.
+    pub key: u32,
+    /// The value.
+    pub value: i64,
+    /// The split in which it was read.
+    pub split: u32,
+    /// Its number within the split.
+    pub seq: u32,
+}
+
+/// What one node does with the rows of its inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Reads rows.
+    Read {
+        /// In so many splits.
+        splits: u32,
+        /// Of so many rows at the most.
+        rows: u32,
+        /// The last of them are found only after some attempts.
+        late: u32,
+    },
+    /// Adds to each value.
+    Map(i64),
+    /// Keeps values that aren't divided by this.
+    Filter(i64),
+    /// Passes each row on so many times.
+    Repeat(u32),
+    /// Drops keys that this divides, changes the others.
+    FilterMap(u32),
+    /// Values that this divides go to the first output, the others to the second.
+    Split(i64),
+    /// Both inputs.
+    Union,
+    /// To all workers in turn.
+    Rebalance,
+    /// Counts the rows of each key, telling of every one.
+    CountEvery,
+    /// The distinct (key, value)s.
+    Distinct,
+    /// `map_with_state`: the number of each row within its key, removing the state now and then.
+    Number,
+    /// A process function with value, list and map state.
+    Process,
+    /// `map_with_state` by split: a value goes wrong if a split's rows don't come in their order.
+    Ordered,
+    /// A running count, by epoch.
+    Count,
+    /// A running sum.
+    Sum,
+    /// A running reduction: the largest (value, split, seq).
+    Reduce,
+    /// A fold: how many values, and the xor of them.
+    Fold,
+    /// An aggregate of one's own: count and sum, in a struct with an option and text.
+    Aggregate,
+    /// The smallest value.
+    Min,
+    /// The largest, by a key of one's own.
+    MaxBy,
+    /// `update_state_by_key`: the sum of all values.
+    UpdateState,
+    /// A table that takes the rows of every checkpoint in one transaction.
+    Write {
+        /// Or at least once.
+        exactly_once: bool,
+    },
+}
+
+/// A stream: an output of a node.
+pub type Output = (usize, usize);
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// What it does.
+    pub op: Op,
+    /// Where its rows come from.
+    pub inputs: Vec<Output>,
+    /// Which rows its outputs have depends on the input alone.
+    pub exact: bool,
+    /// Its outputs keep the order of splits.
+    pub ordered: bool,
+}
+
+/// A job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Graph {
+    /// Decides what the sources hold.
+    pub seed: u64,
+    /// How many different keys there are.
+    pub keys: u32,
+    /// The nodes.
+    pub nodes: Vec<Node>,
+}
+
+impl Graph {
+    /// The smallest job with state: a source, a count, a sink.
+    pub fn smallest(seed: u64) -> Self {
+        let read = Op::Read { splits: 1, rows: 4, late: 0 };
+        let node = |op, inputs: &[Output]| Node {
+            op,
+            inputs: inputs.to_vec(),
+            exact: true,
+            ordered: false,
+        };
+        let nodes = vec![
+            node(read, &[]),
+            node(Op::CountEvery, &[(0, 0)]),
+            node(Op::Write { exactly_once: true }, &[(1, 0)]),
+        ];
+        Graph { seed, keys: 2, nodes }
+    }
+
+    /// A job drawn from a seed, of at most so many operators.
+    pub fn draw(seed: u64, operators: u64) -> Self {
+        let mut random = Random::new(seed, "graph");
+        let mut graph = Graph { seed, keys: random.within(1..=12) as u32, nodes: Vec::new() };
+        for _ in 0..random.within(1..=2) {
+            let late = if random.chance(200) { 1 } else { 0 };
+            let splits = random.within(1 + late..=4) as u32;
+            let op = Op::Read { splits, rows: random.within(1..=40) as u32, late: late as u32 };
+            graph.nodes.push(Node { op, inputs: Vec::new(), exact: true, ordered: true });
+        }
+        let mut unread: Vec<Output> = (0..graph.nodes.len()).map(|node| (node, 0)).collect();
+        for _ in 0..random.within(1..=operators) {
+            graph.grow(&mut random, &mut unread);
+        }
+        for output in unread {
+            let exactly_once = random.chance(800);
+            graph.add(Op::Write { exactly_once }, vec![output]);
+        }
+        graph
+    }
+
+    fn add(&mut self, op: Op, inputs: Vec<Output>) -> usize {
+        let all = |test: fn(&Node) -> bool| inputs.iter().all(|(node, _)| test(&self.nodes[*node]));
+        let stateless = matches!(
+            op,
+            Op::Map(_) | Op::Filter(_) | Op::Repeat(_) | Op::FilterMap(_) | Op::Split(_)
+        );
+        let exact = all(|node| node.exact) && !op.is_running();
+        let ordered = stateless && all(|node| node.ordered);
+        self.nodes.push(Node { op, inputs, exact, ordered });
+        self.nodes.len() - 1
+    }
+
+    /// Appends an operator behind some stream.
+    fn grow(&mut self, random: &mut Random, unread: &mut Vec<Output>) {
+        // Mostly behind a stream that nobody reads yet, so that graphs are long rather than wide.
+        let exact: Vec<Output> = (0..self.nodes.len())
+            .flat_map(|node| (0..self.nodes[node].op.outputs()).map(move |output| (node, output)))
+            .filter(|(node, _)| self.nodes[*node].exact)
+            .collect();
+        let fresh: Vec<Output> =
+            unread.iter().copied().filter(|(node, _)| self.nodes[*node].exact).collect();
+        let from = match fresh.is_empty() || random.chance(200) {
+            true => *random.pick(&exact),
+            false => *random.pick(&fresh),
+        };
+        let number = random.within(2..=5) as i64;
+        let mut op = *random.pick(&[
+            Op::Map(number),
+            Op::Filter(number),
+            Op::Repeat(number as u32 - 2),
+            Op::FilterMap(number as u32),
+            Op::Split(number),
+            Op::Union,
+            Op::Rebalance,
+            Op::CountEvery,
+            Op::CountEvery,
+            Op::Distinct,
+            Op::Number,
+            Op::Number,
+            Op::Process,
+            Op::Process,
+            Op::Ordered,
+            Op::Count,
+            Op::Sum,
+            Op::Reduce,
+            Op::Fold,
+            Op::Aggregate,
+            Op::Min,
+            Op::MaxBy,
+            Op::UpdateState,
+            Op::UpdateState,
+        ]);
+        if op == Op::Ordered && !self.nodes[from.0].ordered {
+            op = Op::Number;
+        }
+        let mut inputs = vec![from];
+        if op == Op::Union {
+            inputs.push(*random.pick(&exact));
+        }
+        unread.retain(|output| !inputs.contains(output));
+        let node = self.add(op, inputs);
+        unread.extend((0..op.outputs()).map(|output| (node, output)));
+    }
+}
+
+impl Op {
+    /// How many outputs it has.
+    pub fn outputs(self) -> usize {
+        match self {
+            Op::Split(_) => 2,
+            Op::Write { .. } => 0,
+            _ => 1,
+        }
+    }
+
+    /// Whether it tells what a key has come to by now, which depends on timing.
+    pub fn is_running(self) -> bool {
+        matches!(
+            self,
+            Op::Count
+                | Op::Sum
+                | Op::Reduce
+                | Op::Fold
+                | Op::Aggregate
+                | Op::Min
+                | Op::MaxBy
+                | Op::UpdateState
+        )
+    }
+}
+
+/// The rows of one split of the source at `node`.
+pub fn rows_of(graph: &Graph, node: usize, split: u32) -> Vec<Row> {
+    let Op::Read { rows, .. } = graph.nodes[node].op else { return Vec::new() };
+    let mut random = Random::new(graph.seed ^ ((node as u64) << 32) ^ u64::from(split), "rows");
+    let count = random.within(0..=u64::from(rows)) as u32;
+    // Splits of two sources have numbers of their own.
+    let number = split + 100 * node as u32;
+    let row = |seq| Row {
+        key: random.below(u64::from(graph.keys)) as u32,
+        value: random.below(40) as i64 - 20,
+        split: number,
+        seq,
+    };
+    (0..count).map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn graphs_are_whole_and_use_everything() {
+        let mut seen = BTreeSet::new();
+        for seed in 0..500 {
+            let graph = Graph::draw(seed, 8);
+            assert_eq!(graph, Graph::draw(seed, 8));
+            for (at, node) in graph.nodes.iter().enumerate() {
+                assert!(node.inputs.iter().all(|(from, _)| *from < at));
+                let text = format!("{:?}", node.op);
+                seen.insert(text.split(['(', ' ']).next().unwrap_or_default().to_owned());
+            }
+            assert!(graph.nodes.iter().any(|node| matches!(node.op, Op::Write { .. })));
+        }
+        assert_eq!(seen.len(), 22, "{seen:?}");
+    }
+}

@@ -1,0 +1,207 @@
+//! A random graph as a job in the typed API, as a user would write it.
+
+use std::collections::BTreeMap;
+
+use highwater::{
+    Aggregate, BoxError, Context, Job, List, Map, Process, StateHandle, States, Stream, Value,
+};
+use highwater_world::World;
+use serde::{Deserialize, Serialize};
+
+use crate::graph::{Graph, Op, Output, Row};
+use crate::source::SimSource;
+use crate::table::Table;
+
+/// The sinks' tables, by the number of the sink's node.
+pub type Tables = BTreeMap<usize, Table>;
+
+/// A table for each sink.
+pub fn tables(graph: &Graph) -> Tables {
+    let sinks = graph.nodes.iter().enumerate();
+    let sinks = sinks.filter(|(_, node)| matches!(node.op, Op::Write { .. }));
+    sinks.map(|(at, _)| (at, Table::default())).collect()
+}
+
+/// Builds the job. `splits` says how many splits of the source at a node can be found.
+pub fn build(
+    graph: &Graph,
+    job: &Job,
+    world: &World,
+    tables: &Tables,
+    splits: &dyn Fn(usize) -> u32,
+) {
+    let mut streams: BTreeMap<Output, Stream<Row>> = BTreeMap::new();
+    for (at, node) in graph.nodes.iter().enumerate() {
+        let uid = format!("n{at}");
+        if let Op::Read { .. } = node.op {
+            let source = SimSource::new(graph, at, splits(at));
+            streams.insert((at, 0), job.read(&uid, source));
+            continue;
+        }
+        let input = streams[&node.inputs[0]].clone();
+        let output = match node.op {
+            Op::Write { exactly_once } => {
+                input.write(&uid, tables[&at].sink(&uid, world, exactly_once));
+                continue;
+            }
+            Op::Split(by) => {
+                let (first, second) = input.split(move |row| row.value % by == 0);
+                streams.insert((at, 0), first);
+                streams.insert((at, 1), second);
+                continue;
+            }
+            Op::Union => input.union(&streams[&node.inputs[1]]),
+            Op::Map(add) => {
+                input.map(move |row| Row { value: row.value.wrapping_mul(3) + add, ..row })
+            }
+            Op::Filter(by) => input.filter(move |row| row.value % by != 0),
+            Op::Repeat(times) => input.flat_map(move |row: Row| vec![row; times as usize]),
+            Op::FilterMap(by) => input.filter_map(move |row| {
+                (row.key % by != 0).then_some(Row { key: row.key / 2, ..row })
+            }),
+            Op::Rebalance => input.rebalance(),
+            op => keyed(op, &uid, &input),
+        };
+        streams.insert((at, 0), output);
+    }
+}
+
+fn told(key: u32, value: i64) -> Row {
+    Row { key, value, split: 0, seq: 0 }
+}
+
+fn keyed(op: Op, uid: &str, input: &Stream<Row>) -> Stream<Row> {
+    let rows = input.key_by(|row| row.key);
+    match op {
+        Op::CountEvery => {
+            let counts = rows.count().every_record().uid(uid);
+            counts.map(|(key, count)| told(key, count as i64))
+        }
+        Op::Distinct => {
+            let pairs = input.map(|row| (row.key, row.value)).distinct();
+            pairs.uid(uid).map(|(key, value)| told(key, value))
+        }
+        Op::Number => {
+            let number = |key: &u32, _: Row, last: &mut StateHandle<'_, i64>| {
+                let number = last.get().copied().unwrap_or_default() + 1;
+                if number == 3 {
+                    last.remove();
+                } else {
+                    last.set(number);
+                }
+                Some(told(*key, number))
+            };
+            rows.map_with_state(number).uid(uid)
+        }
+        Op::Process => rows.process(Everything::declare).uid(uid).main(),
+        Op::Ordered => {
+            let check = |_: &u32, row: Row, last: &mut StateHandle<'_, u32>| {
+                let late = last.get().is_some_and(|last| row.seq < *last);
+                last.set(row.seq);
+                Some(if late { Row { value: i64::MIN, ..row } } else { row })
+            };
+            input.key_by(|row| row.split).map_with_state(check).uid(uid)
+        }
+        Op::Count => rows.count().uid(uid).map(|(key, count)| told(key, count as i64)),
+        Op::Sum => rows.sum(|row| row.value).uid(uid).map(|(key, sum)| told(key, sum)),
+        Op::Reduce => {
+            let rank = |row: &Row| (row.value, row.split, row.seq);
+            let best = rows.reduce(move |a, b| if rank(&a) > rank(&b) { a } else { b });
+            best.uid(uid).map(|(key, row)| told(key, row.value))
+        }
+        Op::Fold => {
+            let add = |acc: &mut (i64, i64), row: Row| {
+                acc.0 += 1;
+                acc.1 ^= row.value;
+            };
+            let folded = rows.fold((0, 0), add).uid(uid);
+            folded.map(|(key, (count, xor))| told(key, count * 1_000_000 + xor))
+        }
+        Op::Aggregate => {
+            let told_of = |(key, (count, sum))| told(key, count * 1_000 + sum);
+            rows.aggregate(CountAndSum).uid(uid).map(told_of)
+        }
+        Op::Min => {
+            let values = input.map(|row| (row.key, row.value)).keyed();
+            values.min().uid(uid).map(|(key, value)| told(key, value))
+        }
+        Op::MaxBy => {
+            let best = rows.max_by_key(|row| -row.value).uid(uid);
+            best.map(|(key, row)| told(key, -row.value))
+        }
+        Op::UpdateState => {
+            let update = |_: &u32, new: Vec<Row>, old: Option<i64>| {
+                Some(old.unwrap_or_default() + new.iter().map(|row| row.value).sum::<i64>())
+            };
+            rows.update_state_by_key(update).uid(uid).map(|(key, sum)| told(key, sum))
+        }
+        other => unreachable!("{other:?} is no operator on keys"),
+    }
+}
+
+/// A struct with what accumulators may have in them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Sums {
+    count: i64,
+    sum: Option<i64>,
+    text: String,
+}
+
+struct CountAndSum;
+
+impl Aggregate for CountAndSum {
+    type In = Row;
+    type Acc = Sums;
+    type Out = (i64, i64);
+
+    fn create(&self) -> Sums {
+        Sums { count: 0, sum: None, text: String::new() }
+    }
+
+    fn add(&self, acc: &mut Sums, row: Row) {
+        acc.count += 1;
+        acc.sum = Some(acc.sum.unwrap_or_default() + row.value);
+        acc.text = format!("{} so far", acc.count);
+    }
+
+    fn result(&self, acc: &Sums) -> (i64, i64) {
+        assert_eq!(acc.text, format!("{} so far", acc.count), "the accumulator is whole");
+        (acc.count, acc.sum.unwrap_or_default())
+    }
+}
+
+/// Tells of three states: how many rows the key has had, how long its list is (which is emptied at every fourth), and how many
+/// of the five entries of its map there are.
+struct Everything {
+    count: Value<i64>,
+    list: List<i64>,
+    map: Map<u32, i64>,
+}
+
+impl Process for Everything {
+    type Key = u32;
+    type In = Row;
+    type Out = Row;
+
+    fn declare(states: &mut States<Self>) -> Self {
+        Everything {
+            count: states.value("count"),
+            list: states.list("list"),
+            map: states.map("map"),
+        }
+    }
+
+    fn record(&mut self, row: Row, cx: &mut Context<Self>) -> Result<(), BoxError> {
+        let count = self.count.get(cx).unwrap_or_default() + 1;
+        self.count.set(cx, count);
+        self.list.push(cx, row.value);
+        let list = self.list.len(cx) as i64;
+        if list == 4 {
+            self.list.clear(cx);
+        }
+        self.map.insert(cx, (count % 5) as u32, row.value);
+        let map = self.map.len(cx) as i64;
+        cx.emit(told(*cx.key(), count * 10_000 + list * 100 + map));
+        Ok(())
+    }
+}

@@ -1,0 +1,16 @@
+//! Random jobs in a simulated world, under faults drawn from a seed, compared with a plain model.
+//!
+//! ```text
+//!  seed ─▶ graph ─▶ job (typed API) ─▶ world: attempts, faults ─▶ tables ─┐
+//!            └────▶ model ───────────────────────────────────────────────┴─▶ check
+//! ```
+
+pub mod check;
+pub mod exhaust;
+pub mod explore;
+pub mod graph;
+pub mod job;
+pub mod model;
+pub mod source;
+pub mod table;
+pub mod trial;

@@ -1,0 +1,139 @@
+//! A destination outside of the job: a table with transactions, which outlives every process and notices what must never happen.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use highwater::connectors::{IntoSink, foreach_batch};
+use highwater_runtime::BoxError;
+use highwater_runtime::connector::{
+    Delivery, Publisher, PublisherContext, Sink, Writer, WriterContext,
+};
+use highwater_world::{What, World};
+
+use crate::graph::Row;
+
+/// A table; clones are the same one.
+#[derive(Clone, Debug, Default)]
+pub struct Table(Arc<Mutex<Content>>);
+
+#[derive(Debug, Default)]
+struct Content {
+    /// What each checkpoint brought, in the order in which it came.
+    batches: Vec<(u64, Vec<Row>)>,
+    /// What must never happen, and has.
+    violations: Vec<String>,
+}
+
+impl Table {
+    fn lock(&self) -> MutexGuard<'_, Content> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All rows, in the order in which they became visible.
+    pub fn rows(&self) -> Vec<Row> {
+        self.lock().batches.iter().flat_map(|(_, rows)| rows.iter().cloned()).collect()
+    }
+
+    /// All rows in the order of their checkpoints, each of which is taken once: what whoever reads an at-least-once destination
+    /// can make of it, into which zombies may still write what was there before.
+    pub fn rows_by_checkpoint(&self) -> Vec<Row> {
+        let content = self.lock();
+        let batches: BTreeMap<u64, &Vec<Row>> =
+            content.batches.iter().map(|(number, rows)| (*number, rows)).collect();
+        batches.into_values().flatten().cloned().collect()
+    }
+
+    /// What went wrong.
+    pub fn violations(&self) -> Vec<String> {
+        self.lock().violations.clone()
+    }
+
+    /// A sink that writes to this table.
+    pub fn sink(&self, uid: &str, world: &World, exactly_once: bool) -> impl IntoSink<Row> + use<> {
+        let (table, world, uid) = (self.clone(), world.clone(), uid.to_owned());
+        TableSink {
+            table: foreach_batch(move |checkpoint, rows| {
+                table.transaction(&uid, &world, exactly_once, checkpoint, rows)
+            }),
+            exactly_once,
+        }
+    }
+
+    /// Rows and the number of their checkpoint, in one transaction; nothing if the number is there already.
+    fn transaction(
+        &self,
+        uid: &str,
+        world: &World,
+        exactly_once: bool,
+        checkpoint: u64,
+        rows: Vec<Row>,
+    ) -> Result<(), BoxError> {
+        let fault = world.deliver(uid, checkpoint, rows.len());
+        if fault == Some(What::SinkFails) {
+            return Err("the table is away, as simulated".into());
+        }
+        let mut content = self.lock();
+        if let Some(newest) = world.newest_entry()
+            && newest < checkpoint
+        {
+            let what = format!(
+                "3: rows of checkpoint {checkpoint} come when entry {newest} is the newest"
+            );
+            content.violations.push(what);
+        }
+        let known = content.batches.iter().find(|(number, _)| *number == checkpoint);
+        let again = known.map(|(_, known)| *known == rows);
+        let newest = content.batches.iter().map(|(number, _)| *number).max();
+        match again {
+            Some(true) if exactly_once => {}
+            Some(false) => {
+                let what = format!(
+                    "4: checkpoint {checkpoint} brings other rows when it is published again"
+                );
+                content.violations.push(what);
+            }
+            None if exactly_once && newest.is_some_and(|newest| checkpoint < newest) => {
+                let what = format!("checkpoint {checkpoint} is published after a later one");
+                content.violations.push(what);
+            }
+            _ => content.batches.push((checkpoint, rows)),
+        }
+        match fault {
+            Some(_) => Err("no answer from the table, as simulated".into()),
+            None => Ok(()),
+        }
+    }
+}
+
+struct TableSink<S> {
+    table: S,
+    exactly_once: bool,
+}
+
+impl<S: IntoSink<Row>> IntoSink<Row> for TableSink<S> {
+    fn into_sink(self) -> Arc<dyn Sink> {
+        let delivery =
+            if self.exactly_once { Delivery::ExactlyOnce } else { Delivery::AtLeastOnce };
+        Arc::new(Promising { sink: self.table.into_sink(), delivery })
+    }
+}
+
+/// A sink that makes another promise.
+struct Promising {
+    sink: Arc<dyn Sink>,
+    delivery: Delivery,
+}
+
+impl Sink for Promising {
+    fn delivery(&self) -> Delivery {
+        self.delivery
+    }
+
+    fn writer(&self, context: WriterContext) -> Result<Box<dyn Writer>, BoxError> {
+        self.sink.writer(context)
+    }
+
+    fn publisher(&self, context: PublisherContext) -> Result<Box<dyn Publisher>, BoxError> {
+        self.sink.publisher(context)
+    }
+}

@@ -1,0 +1,142 @@
+//! One trial: a job, a list of faults, and the verdict.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use highwater::testing;
+use highwater_runtime::Settings;
+use highwater_world::{Counts, Ended, Fault, Media, Mix, Random, Run, Scenario};
+
+use crate::graph::{Graph, Op};
+use crate::{check, job};
+
+/// Jobs of one process must not share a name: see [`Scenario::name`].
+static JOBS: AtomicU64 = AtomicU64::new(0);
+
+/// What is tried.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// Decides everything that isn't said here.
+    pub seed: u64,
+    /// The job.
+    pub graph: Graph,
+    /// What goes wrong.
+    pub faults: Vec<Fault>,
+    /// Checkpoints are kept on a disk of this machine.
+    pub disk: bool,
+    /// What happens is written down.
+    pub record: bool,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Verdict {
+    /// What must not have happened, if anything.
+    pub violation: Option<String>,
+    /// What the run went through.
+    pub counts: Counts,
+    /// The scheduler's steps.
+    pub steps: u64,
+    /// How many attempts there were.
+    pub attempts: usize,
+    /// A hash of everything that happened.
+    pub trace_hash: u64,
+    /// What happened, if it was written down.
+    pub trace: Vec<String>,
+    /// The job refused to go on, because a bit had flipped.
+    pub refused: bool,
+}
+
+impl Trial {
+    /// A random job and random faults.
+    pub fn draw(seed: u64, mix: &Mix) -> Self {
+        let graph = Graph::draw(seed, 8);
+        let mut random = Random::new(seed, "trial");
+        let disk = random.chance(400);
+        let mut mix = *mix;
+        if random.chance(50) {
+            mix = Mix::NONE;
+        } else if random.chance(100) {
+            mix.bit_flips = mix.kills.min(1);
+        }
+        let steps = 200 + 60 * graph.nodes.len() as u64;
+        let faults = mix.draw(&mut random, steps);
+        Trial { seed, graph, faults, disk, record: false }
+    }
+
+    /// Runs it.
+    pub fn run(&self) -> Verdict {
+        let Trial { seed, graph, faults, disk, record } = self.clone();
+        let tables = job::tables(&graph);
+        let attempts = AtomicUsize::new(0);
+        let splits_at = |attempt: usize| {
+            let graph = &graph;
+            move |node: usize| match graph.nodes[node].op {
+                Op::Read { splits, late, .. } if attempt < 2 => splits - late,
+                Op::Read { splits, .. } => splits,
+                _ => 0,
+            }
+        };
+        let name = format!("sim-{:012}", JOBS.fetch_add(1, Ordering::Relaxed));
+        let run = highwater_world::run(Scenario {
+            seed,
+            faults,
+            media: if disk { Media::disk(seed) } else { Media::remote() },
+            step_limit: 400_000,
+            record,
+            name: name.clone(),
+            plan: &|world| {
+                let attempt = attempts.fetch_add(1, Ordering::Relaxed);
+                testing::plan(|job| job::build(&graph, job, world, &tables, &splits_at(attempt)))
+            },
+            settings: &|attempt| settings(seed, attempt),
+        });
+        let finished = run.attempts.iter().position(|attempt| attempt.ended == Ended::Finished);
+        // Who found the job finished may not be who finished it.
+        let sure = run.outcome.as_ref().is_some_and(|outcome| !outcome.already_finished);
+        let (splits, before) = match finished {
+            Some(attempt) if sure => (splits_at(attempt), splits_at(attempt)),
+            _ => (splits_at(usize::MAX), splits_at(0)),
+        };
+        let violation = match (&run.violation, &run.outcome) {
+            (Some(violation), _) => Some(violation.to_string()),
+            (None, Some(_)) => check::output(&graph, &tables, &splits)
+                .or_else(|found| check::output(&graph, &tables, &before).map_err(|_| found))
+                .and_then(|()| match run.counts.bit_flips {
+                    0 => check::store(&run, &name),
+                    _ => Ok(()),
+                })
+                .err(),
+            (None, None) => check::visible(&graph, &tables, &splits).err(),
+        };
+        let Run { world, counts, attempts, outcome, .. } = run;
+        Verdict {
+            violation,
+            counts,
+            steps: world.steps(),
+            attempts: attempts.len(),
+            trace_hash: world.trace_hash(),
+            trace: world.trace(),
+            refused: outcome.is_none(),
+        }
+    }
+}
+
+/// How an attempt runs: fast, so that much happens in few steps, and each time otherwise.
+fn settings(seed: u64, attempt: usize) -> Settings {
+    let mut random = Random::new(seed ^ ((attempt as u64) << 40), "settings");
+    let of_job = Random::new(seed, "settings of all attempts").next();
+    Settings {
+        workers: *random.pick(&[1, 2, 2, 2, 3, 3, 4]),
+        epoch: Duration::from_micros(random.within(200..=5_000)),
+        trigger: Duration::from_micros(random.below(20_000)),
+        checkpoint_interval: Some(Duration::from_micros(random.within(1_000..=20_000))),
+        in_flight_bytes: if random.chance(200) { 256 } else { 32 << 20 },
+        key_groups: [1, 4, 16, 256][(of_job % 4) as usize],
+        retained: 1 + (of_job >> 8) as usize % 3,
+        unpublished: if random.chance(200) { 1 } else { 30 },
+        fresh: false,
+        exchange_bytes: true,
+        abort_on_panic: false,
+    }
+}
