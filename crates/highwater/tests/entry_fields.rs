@@ -54,16 +54,13 @@ const FIELDS: &[(&str, Effect)] = &[
         "body.checkpoint.configuration.workers",
         NoEffect("for people: a restart may have another number of workers"),
     ),
-    ("body.checkpoint.configuration.key_groups", Differs("key_groups")),
+    ("body.checkpoint.configuration.key_groups", Refused("hashes into group")),
     ("body.checkpoint.configuration.hash_version", Refused("of the hash")),
     ("body.checkpoint.graph[].uid", RefusedOrDiffers("which this job doesn't have", "-")),
     ("body.checkpoint.graph[].kind", Refused("in this job it is a")),
-    // The sections themselves hold a state's name, kind and schema, so that these are for people and tools, and carried forward.
-    ("body.checkpoint.graph[].states[].name", Differs("graph")),
-    (
-        "body.checkpoint.graph[].states[].kind",
-        NoEffect("for people and tools; the sections themselves hold it"),
-    ),
+    ("body.checkpoint.graph[].states[].name", Refused("doesn't declare")),
+    ("body.checkpoint.graph[].states[].kind", Refused("in this job it is a")),
+    // The sections themselves hold it, so that this is for people and tools, and carried forward.
     ("body.checkpoint.graph[].states[].schema", Differs("graph")),
     ("body.checkpoint.manifest.name", Refused("missing")),
     ("body.checkpoint.manifest.bytes", Refused("manifest.json is t")),

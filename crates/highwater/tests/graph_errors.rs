@@ -43,21 +43,3 @@ fn exactly_once_needs_checkpoints() {
     // A sink that doesn't promise it is fine.
     off().run(|job| job.read("in", input()).write("out", Discard::new())).unwrap();
 }
-
-/// A restart with a job whose operators don't fit the state is refused by name, before anything runs.
-#[test]
-fn state_of_an_operator_that_is_gone_is_refused_by_name() {
-    let store = highwater_log::Store::from_objects(std::sync::Arc::new(
-        object_store::memory::InMemory::new(),
-    ));
-    let stopped = Test::new(1).store(store.clone()).run(|job| {
-        let keyed = job.read("in", Script::new().record(1_u64).checkpoint()).key_by(|n| *n);
-        keyed.count().uid("old").write("out", Collect);
-    });
-    stopped.unwrap();
-    let text = refusal(Test::new(1).store(store), |job| {
-        let keyed = job.read("in", input()).key_by(|n| *n);
-        keyed.count().uid("new").write("out", Collect);
-    });
-    assert!(text.contains("`old`, which this job doesn't have"), "{text}");
-}

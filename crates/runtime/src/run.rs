@@ -75,7 +75,7 @@ pub fn run(
     };
     let attempt = Arc::new(Attempt::new(recovered.attempt, settings, env.clone()));
     let committer = match checkpoints {
-        true => Some(start_committer(job, &plan, &mut recovered, &attempt)?),
+        true => Some(start_committer(job, &plan, &recovered, &attempt)?),
         false => None,
     };
     if let Some((number, base)) = &recovered.base
@@ -95,24 +95,23 @@ pub fn run(
 fn start_committer(
     job: &str,
     plan: &Checked,
-    recovered: &mut Recovered,
+    recovered: &Recovered,
     attempt: &Arc<Attempt>,
 ) -> Result<Committer, Error> {
     // The task must own what it uses; the image isn't needed for it.
-    let image = std::mem::take(&mut recovered.image);
     let slim = Recovered {
         log: recovered.log.clone(),
         attempt: recovered.attempt,
         job_id: recovered.job_id.clone(),
         facts: recovered.facts.clone(),
         base: recovered.base.clone(),
+        graph: recovered.graph.clone(),
         progress: recovered.progress,
         key_groups: recovered.key_groups,
         objects: Vec::new(),
         image: Default::default(),
         splits: Default::default(),
     };
-    recovered.image = image;
     let (job, plan, owner) = (job.to_owned(), plan.clone(), attempt.clone());
     block_on(&*attempt.env, async move {
         match Committer::start(&job, &plan, &slim, &owner).await {
