@@ -376,7 +376,7 @@ impl Committer {
         let committed = self.log.append(&entry).await.map_err(|error| match error {
             AppendError::Fenced { .. } => Error::Fenced(error.to_string()),
             AppendError::Log(error) => Error::Log(error),
-            other => Error::Fenced(other.to_string()),
+            in_doubt => Error::InDoubt(in_doubt),
         })?;
         self.newest_entry = committed.number();
         drop(highwater_env::enter(&self.attempt.env, Phase::Committed));

@@ -436,6 +436,8 @@ pub enum Fate {
     AnswerLost,
     /// Other bytes are written, and the answer is lost.
     Other(Vec<u8>),
+    /// It isn't done, and nobody says so.
+    Lost,
     /// It waits, and so does every later request.
     Held(Arc<Gate>),
 }
@@ -502,6 +504,7 @@ impl ObjectStore for Ruled {
     ) -> object_store::Result<PutResult> {
         let bytes: Vec<u8> = payload.iter().flat_map(|bytes| bytes.to_vec()).collect();
         match self.meet("put", location.as_ref(), &bytes).await {
+            Fate::Lost => Err(lost()),
             Fate::AnswerLost => {
                 self.inner.put_opts(location, payload, options).await?;
                 Err(lost())
@@ -527,7 +530,9 @@ impl ObjectStore for Ruled {
         location: &Path,
         options: GetOptions,
     ) -> object_store::Result<GetResult> {
-        self.meet("get", location.as_ref(), &[]).await;
+        if let Fate::Lost = self.meet("get", location.as_ref(), &[]).await {
+            return Err(lost());
+        }
         self.inner.get_opts(location, options).await
     }
 
