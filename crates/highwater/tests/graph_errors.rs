@@ -1,7 +1,7 @@
-//! What is wrong with a job's graph is said before anything runs, all of it, with its places in the job's code.
+//! What is wrong with a job is said before anything runs: all that is wrong with its graph, with its places in the job's code.
 
 use highwater::Job;
-use highwater::connectors::{Collect, Discard};
+use highwater::connectors::{Collect, Discard, Files};
 use highwater::testing::{Script, Test};
 
 /// What a job is refused with. Its source would crash it, so a job that ran anyway would not get through.
@@ -42,4 +42,17 @@ fn exactly_once_needs_checkpoints() {
     assert!(text.contains("`out` promises exactly once, which needs checkpoints"), "{text}");
     // A sink that doesn't promise it is fine.
     off().run(|job| job.read("in", input()).write("out", Discard::new())).unwrap();
+}
+
+/// What is to be read is looked for before anything is made where output is to go.
+#[test]
+fn a_missing_input_leaves_no_trace() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let text = refusal(Test::new(1), |job| {
+        let lines = job.read::<String>("in", Files::text(path("missing.txt")));
+        lines.write("out", Files::text(path("out")));
+    });
+    assert!(text.contains("missing.txt") && text.contains("`in`"), "{text}");
+    assert!(!path("out").exists());
 }

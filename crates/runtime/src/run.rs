@@ -73,22 +73,25 @@ pub fn run(
     } else {
         Recovered::without_checkpoints(log, &settings)
     };
+    let finished = recovered.base.as_ref().filter(|(_, base)| base.finished);
+    let finished = finished.map(|(number, _)| *number);
+    if finished.is_none() {
+        // Before any sink touches its destination: input that is missing changes nothing.
+        recover::find_splits(&plan, &mut recovered)?;
+    }
     let attempt = Arc::new(Attempt::new(recovered.attempt, settings, env.clone()));
     let committer = match checkpoints {
         true => Some(start_committer(job, &plan, &recovered, &attempt)?),
         false => None,
     };
-    if let Some((number, base)) = &recovered.base
-        && base.finished
-    {
+    if let Some(number) = finished {
         let mut committer = committer.expect("a base was found in a log");
         block_on(&*env, async move { committer.finish().await });
         if let Some(failure) = attempt.take_failure() {
             return Err(failure);
         }
-        return Ok(outcome(&attempt, &recovered, true, Some(*number)));
+        return Ok(outcome(&attempt, &recovered, true, Some(number)));
     }
-    recover::find_splits(&plan, &mut recovered)?;
     run_workers(plan, recovered, attempt, committer, started)
 }
 

@@ -188,6 +188,7 @@ fn foreign_folders_are_refused() {
     std::fs::write(bench.files.path.join("mine.csv"), "").unwrap();
     let error = bench.prepare("job", 1).unwrap_err().to_string();
     assert!(error.contains("mine.csv") && error.contains("choose an empty folder"), "{error}");
+    assert!(!bench.files.path.join(".highwater").exists(), "nothing was touched");
     std::fs::remove_file(bench.files.path.join("mine.csv")).unwrap();
     bench.prepare("job", 1).unwrap();
     bench.prepare("job", 2).unwrap();
