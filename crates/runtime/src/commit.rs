@@ -210,7 +210,6 @@ impl Committer {
     async fn checkpoint(&mut self, ready: Ready) -> Result<(), Error> {
         let Ready { interval, finished, reports, .. } = &ready;
         let (interval, finished) = (*interval, *finished);
-        let began = self.attempt.env.monotonic();
         let failed: Vec<&WorkerReport> =
             reports.iter().filter(|report| report.failed.is_some()).collect();
         let failure = failed.first().map(|report| {
@@ -231,7 +230,6 @@ impl Committer {
                     why,
                     "a checkpoint failed; the next one covers what it would have"
                 );
-                self.attempt.counters.failed_checkpoints.fetch_add(1, Ordering::Relaxed);
                 self.attempt.settle(interval, false);
                 if finished {
                     return Err(Error::Refused {
@@ -250,8 +248,6 @@ impl Committer {
         counters.checkpoints.fetch_add(1, Ordering::Relaxed);
         counters.last_checkpoint_bytes.store(bytes, Ordering::Relaxed);
         counters.last_checkpoint_ms.store(now.as_millis() as u64, Ordering::Relaxed);
-        let took = (now - began).as_millis() as u64;
-        counters.last_checkpoint_took_ms.store(took, Ordering::Relaxed);
         tracing::debug!(checkpoint = self.newest_entry, interval, bytes, "committed");
         // The next checkpoint may begin while garbage is deleted; it is committed after that.
         self.attempt.settle(interval, true);

@@ -25,8 +25,6 @@ pub struct Settings {
     pub unpublished: usize,
     /// Start over, forgetting everything.
     pub fresh: bool,
-    /// A panic on a worker aborts the process (in real life) instead of ending the attempt (in tests).
-    pub abort_on_panic: bool,
 }
 
 impl Default for Settings {
@@ -41,7 +39,6 @@ impl Default for Settings {
             retained: 3,
             unpublished: 30,
             fresh: false,
-            abort_on_panic: false,
         }
     }
 }
