@@ -7,6 +7,7 @@ mod numbers;
 mod ruled;
 mod sinks;
 mod stored;
+mod watched;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,6 +24,7 @@ pub use numbers::*;
 pub use ruled::*;
 pub use sinks::*;
 pub use stored::*;
+pub use watched::*;
 
 /// A test that waits longer than this has failed.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -16,10 +16,11 @@ use object_store::{
 
 use super::{lock, wait_for};
 
-/// Holds whoever comes, until it is opened.
+/// Holds whoever comes while it is shut, as it is at first.
 #[derive(Debug)]
 pub struct Gate {
     arrived: AtomicUsize,
+    waiting: AtomicUsize,
     open: tokio::sync::watch::Sender<bool>,
 }
 
@@ -27,6 +28,7 @@ impl Gate {
     pub fn new() -> Arc<Self> {
         Arc::new(Gate {
             arrived: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
             open: tokio::sync::watch::Sender::new(false),
         })
     }
@@ -36,17 +38,28 @@ impl Gate {
         wait_for("somebody comes to the gate", || self.arrived.load(SeqCst) > 0);
     }
 
+    /// How many stand before the gate at the moment.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(SeqCst)
+    }
+
     pub fn open(&self) {
         self.open.send_replace(true);
     }
 
+    pub fn shut(&self) {
+        self.open.send_replace(false);
+    }
+
     pub async fn pass(&self) {
         self.arrived.fetch_add(1, SeqCst);
+        self.waiting.fetch_add(1, SeqCst);
         self.open
             .subscribe()
             .wait_for(|open| *open)
             .await
             .expect("the gate outlives who stands before it");
+        self.waiting.fetch_sub(1, SeqCst);
     }
 }
 
