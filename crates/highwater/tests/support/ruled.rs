@@ -137,7 +137,7 @@ impl ObjectStore for Ruled {
         payload: PutPayload,
         options: PutOptions,
     ) -> object_store::Result<PutResult> {
-        let bytes: Vec<u8> = payload.iter().flat_map(|bytes| bytes.to_vec()).collect();
+        let bytes = payload.iter().map(AsRef::as_ref).collect::<Vec<&[u8]>>().concat();
         match self.meet("put", location.as_ref(), &bytes).await {
             Fate::Lost => Err(lost()),
             Fate::AnswerLost => {
