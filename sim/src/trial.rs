@@ -137,6 +137,5 @@ fn settings(seed: u64, attempt: usize) -> Settings {
         unpublished: if random.chance(200) { 1 } else { 30 },
         fresh: false,
         exchange_bytes: true,
-        abort_on_panic: false,
     }
 }

@@ -22,6 +22,7 @@ mod mix;
 mod node;
 mod opaque;
 mod reader;
+mod refuse;
 mod tier;
 mod wrapped;
 

@@ -75,7 +75,6 @@ impl Options {
             in_flight_bytes: self.in_flight,
             retained: self.keep,
             fresh: self.fresh,
-            abort_on_panic: true,
             ..Settings::default()
         }
     }

@@ -5,6 +5,7 @@ mod program;
 mod support;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -14,6 +15,7 @@ use support::{CLASSES, parts, rows, wait_for};
 fn main() -> highwater::Result<()> {
     program::main(&[
         ("a_signal_takes_a_last_checkpoint_and_a_restart_goes_on", a_signal_and_a_restart),
+        ("a_second_signal_ends_it_at_once", a_second_signal_ends_it_at_once),
         ("a_killed_program_goes_on", a_killed_program_goes_on),
         ("a_folder_of_somebody_else_is_refused", a_folder_of_somebody_else_is_refused),
         ("files_without_checkpoints_are_refused", files_without_checkpoints_are_refused),
@@ -114,6 +116,26 @@ fn a_signal_and_a_restart() {
     assert!(said.contains("finished: 500 records") && !said.contains("went on"), "{said}");
     assert_eq!(numbers(folder), (0..500).collect::<Vec<_>>(), "the output was taken back");
     assert_counted(folder, 500);
+}
+
+/// A job that hangs takes no last checkpoint; the second signal ends it as it would end any program.
+fn a_second_signal_ends_it_at_once() {
+    for (name, code) in [("-INT", 130), ("-TERM", 143)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (folder, hangs) = (folder.path(), folder.path().join("hangs"));
+        let mut child = start(job(folder, None, 0).env(program::HANG, &hangs));
+        wait_for("the job hangs", || hangs.exists());
+        signal(&child, name);
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let stopping = lines.find(|line| line.contains("again to stop at once"));
+        assert!(stopping.is_some(), "it ended before the second signal");
+        assert_eq!(child.try_wait().unwrap(), None);
+        signal(&child, name);
+        wait_for("it has ended", || child.try_wait().unwrap().is_some());
+        ended(child, code);
+        run(&mut job(folder, Some(5_000), 0), 0);
+        assert_eq!(numbers(folder), (0..5_000).collect::<Vec<_>>());
+    }
 }
 
 fn a_killed_program_goes_on() {

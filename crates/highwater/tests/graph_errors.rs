@@ -1,7 +1,7 @@
-//! What is wrong with a job's graph is said before anything runs, all of it, with its places in the job's code.
+//! What is wrong with a job is said before anything runs: all that is wrong with its graph, with its places in the job's code.
 
 use highwater::Job;
-use highwater::connectors::{Collect, Discard};
+use highwater::connectors::{Collect, Discard, Files};
 use highwater::testing::{Script, Test};
 
 /// What a job is refused with. Its source would crash it, so a job that ran anyway would not get through.
@@ -44,20 +44,15 @@ fn exactly_once_needs_checkpoints() {
     off().run(|job| job.read("in", input()).write("out", Discard::new())).unwrap();
 }
 
-/// A restart with a job whose operators don't fit the state is refused by name, before anything runs.
+/// What is to be read is looked for before anything is made where output is to go.
 #[test]
-fn state_of_an_operator_that_is_gone_is_refused_by_name() {
-    let store = highwater_log::Store::from_objects(std::sync::Arc::new(
-        object_store::memory::InMemory::new(),
-    ));
-    let stopped = Test::new(1).store(store.clone()).run(|job| {
-        let keyed = job.read("in", Script::new().record(1_u64).checkpoint()).key_by(|n| *n);
-        keyed.count().uid("old").write("out", Collect);
+fn a_missing_input_leaves_no_trace() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let text = refusal(Test::new(1), |job| {
+        let lines = job.read::<String>("in", Files::text(path("missing.txt")));
+        lines.write("out", Files::text(path("out")));
     });
-    stopped.unwrap();
-    let text = refusal(Test::new(1).store(store), |job| {
-        let keyed = job.read("in", input()).key_by(|n| *n);
-        keyed.count().uid("new").write("out", Collect);
-    });
-    assert!(text.contains("`old`, which this job doesn't have"), "{text}");
+    assert!(text.contains("missing.txt") && text.contains("`in`"), "{text}");
+    assert!(!path("out").exists());
 }

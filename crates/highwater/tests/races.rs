@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | two starters at once | the higher attempt entry fences the lower one |
 //! | an append whose answer is lost | reading back finds the own nonce |
+//! | an append that is never answered | the attempt ends in doubt; the next one sees whether the entry is there |
 //! | a zombie before its append, in its start, before it claims its destination | it is fenced, and touches nothing |
 //! | output that is committed and not published, and fewer workers | the entry alone says what to publish |
 //! | a destination that is down | sources pause; nothing is lost or doubled |
@@ -93,6 +94,40 @@ fn an_append_that_another_nonce_answers() {
     let numbers = Numbers::endless(2);
     let error = test(1, &store).run(file_job(&numbers, &folder.path().join("out"))).unwrap_err();
     assert!(is_fenced(&error), "{error}");
+}
+
+/// The store is away for good in the middle of an append, before or after its effect: the attempt ends, says that it doesn't
+/// know, and that nobody has taken over. A restart goes on from whatever is there.
+#[test]
+fn an_append_that_is_never_answered() {
+    let [lost, done] = [false, true].map(|done| {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = memory();
+        let store = Ruled::over(&inner, move |what, name, _| match what {
+            "put" | "get" if name != "log/00000000000000000003.json" => Fate::Done,
+            "put" if done => Fate::AnswerLost,
+            _ => Fate::Lost,
+        });
+        let numbers = Numbers::new(2, 1_000);
+        numbers.allow(500);
+        let run = start(test(2, &store), file_job(&numbers, &folder.path().join("out")));
+        (folder, inner, numbers, run)
+    });
+    for ((folder, store, numbers, run), newest) in [(lost, 2), (done, 3)] {
+        let error = run.join().unwrap().unwrap_err();
+        let engine = error.engine().unwrap();
+        assert!(matches!(engine, highwater_runtime::Error::InDoubt(_)), "{error}");
+        let text = error.to_string();
+        for words in ["00003.json", "whether the entry exists is unknown", "start the job again"] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+        numbers.allow(u64::MAX);
+        let out = folder.path().join("out");
+        let run = test(1, &store).run(file_job(&numbers, &out)).unwrap();
+        assert_eq!(run.outcome().recovered_from, Some(newest));
+        assert_eq!(rows(&out), numbers.all());
+        assert_eq!(counts(&run), expected_counts(2_000));
+    }
 }
 
 /// Lets the source go on in steps, each of which is covered by a checkpoint of its own.

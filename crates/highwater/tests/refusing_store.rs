@@ -1,11 +1,12 @@
 //! A store that refuses objects for a while costs nothing but checkpoints: the next one that commits has everything.
 
-mod common;
+mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 
-use common::store::TestStore;
 use highwater::testing::{Collect, Script, Test};
+use support::{Fate, Ruled, contents, lock, memory};
 
 #[test]
 fn refused_objects_of_one_worker() {
@@ -19,15 +20,20 @@ fn refused_objects_of_one_of_two_workers() {
 
 /// A worker's object can't be stored for two checkpoints; the third has everything.
 fn runs_on_while_objects_are_refused(workers: usize) {
-    let store = TestStore::new();
-    let mut objects = BTreeSet::new();
-    store.refuse(move |name, _| {
-        if !name.ends_with("-w0000.hw") {
-            return false;
+    let inner = memory();
+    let objects: Arc<Mutex<BTreeSet<String>>> = Arc::default();
+    let seen = objects.clone();
+    let store = Ruled::over(&inner, move |what, name, _| {
+        if what != "put" || !name.ends_with("-w0000.hw") {
+            return Fate::Done;
         }
+        let mut objects = lock(&seen);
         objects.insert(name.to_owned());
         // The second and the third object of the first worker, however often it is tried.
-        objects.iter().skip(1).take(2).any(|refused| refused == name)
+        match objects.iter().skip(1).take(2).any(|refused| refused == name) {
+            true => Fate::Lost,
+            false => Fate::Done,
+        }
     });
     let words = |from: u64| (from..from + 300).map(|word| word * word % 23).collect::<Vec<u64>>();
     let script = Script::new()
@@ -39,7 +45,7 @@ fn runs_on_while_objects_are_refused(workers: usize) {
         .records(words(2_000))
         .crash()
         .records(words(3_000));
-    let run = Test::new(workers).then(3 - workers).store(store.store()).run(|job| {
+    let run = Test::new(workers).then(3 - workers).store(store).run(|job| {
         let words = job.read("words", script);
         words.write("all", Collect);
         words.key_by(|word| *word).count().uid("counts").write("counts-out", Collect);
@@ -47,9 +53,9 @@ fn runs_on_while_objects_are_refused(workers: usize) {
     let run = run.unwrap();
     assert_eq!(run.attempts(), 2, "the crash of the script is the only reason to start again");
     assert_eq!(run.outcome().recovered_from.map(|entry| entry > 1), Some(true));
-    let refused = store.refused();
-    assert_eq!(refused.len(), 2, "{refused:?}");
-    assert!(store.puts().iter().all(|(name, _)| !refused.contains(name)));
+    let (objects, there) = (lock(&objects), contents(&inner));
+    assert!(objects.len() > 3, "{objects:?}");
+    assert!(objects.iter().skip(1).take(2).all(|refused| !there.contains_key(refused)));
 
     let mut expected: Vec<u64> = [0, 1_000, 2_000, 3_000].map(words).concat();
     let mut all = run.committed::<u64>("all");

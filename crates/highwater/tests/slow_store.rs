@@ -2,22 +2,18 @@
 
 #![allow(clippy::disallowed_methods, reason = "rates are measured by the real clock")]
 
-mod common;
+mod support;
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use common::store::TestStore;
-use common::watched::watched;
 use highwater::Control;
 use highwater::connectors::{Discard, Generator};
 use highwater::testing::Test;
+use support::{Fate, Gate, Ruled, memory, watched};
 
-/// What every call takes while the store is slow.
-const LATENCY: Duration = Duration::from_secs(10);
-
-/// So long is measured with a slow store, longer than one call, and so long with a fast one.
-const SLOW: Duration = Duration::from_millis(10_500);
+/// So long is measured with a slow store, which answers nothing in that time, and so long with a fast one.
+const SLOW: Duration = Duration::from_secs(10);
 const FAST: Duration = Duration::from_secs(3);
 
 /// Machines are noisy: one good comparison is enough, of so many.
@@ -27,17 +23,18 @@ const KEYS: u64 = 20_000;
 
 #[test]
 fn a_slow_store_does_not_slow_processing() {
-    let store = TestStore::new();
+    let gate = Gate::new();
+    gate.open();
+    let slow = gate.clone();
+    let store = Ruled::over(&memory(), move |_, _, _| Fate::Held(slow.clone()));
     let (rows, controls) = watched(Generator::new(|index| index % KEYS));
-    let slow = store.clone();
     let measure = std::thread::spawn(move || {
         let control = controls.recv().unwrap();
-        let ratio = best_ratio(&slow, &control);
-        slow.set_latency(Duration::ZERO);
+        let ratio = best_ratio(&gate, &control);
         control.stop();
         ratio
     });
-    let test = Test::new(2).store(store.store()).settings(|settings| {
+    let test = Test::new(2).store(store).settings(|settings| {
         settings.checkpoint_interval = Some(Duration::from_millis(200));
         settings.epoch = Duration::from_millis(10);
         // Counted is what is read. With little in flight, that is what is processed.
@@ -60,7 +57,7 @@ fn a_slow_store_does_not_slow_processing() {
 }
 
 /// The best of some comparisons of a rate with a slow store to the rates with a fast one before and behind it.
-fn best_ratio(store: &TestStore, control: &Control) -> f64 {
+fn best_ratio(gate: &Gate, control: &Control) -> f64 {
     let committed = || control.counters().checkpoints.load(Ordering::Relaxed);
     let wait_for = |condition: &dyn Fn() -> bool| {
         while !condition() {
@@ -73,13 +70,13 @@ fn best_ratio(store: &TestStore, control: &Control) -> f64 {
     let mut best: f64 = 0.0;
     let mut before = rate(control, FAST);
     for _ in 0..COMPARISONS {
-        store.set_latency(LATENCY);
-        wait_for(&|| store.waiting() > 0);
-        let (waited, checkpoints) = (store.waited(), committed());
+        gate.shut();
+        wait_for(&|| gate.waiting() > 0);
+        let checkpoints = committed();
         let slow = rate(control, SLOW);
-        assert!(store.waited() > waited, "no call took as long as it should");
+        assert!(gate.waiting() > 0, "no request took as long as it should");
         assert!(committed() <= checkpoints + 1, "checkpoints were committed as ever");
-        store.set_latency(Duration::ZERO);
+        gate.open();
         let checkpoints = committed();
         wait_for(&|| committed() > checkpoints);
         let behind = rate(control, FAST);

@@ -1,12 +1,13 @@
 //! A checkpoint costs what has changed since the last one, not what there is.
 
-mod common;
+mod support;
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::store::TestStore;
 use highwater::connectors::Discard;
 use highwater::testing::{Script, Test};
+use support::{Fate, Ruled, lock, memory};
 
 const KEYS: u64 = 5_000_000;
 
@@ -15,12 +16,20 @@ const SMALL: usize = 100_000;
 
 #[test]
 fn one_changed_key_of_five_millions_makes_a_small_checkpoint() {
-    let store = TestStore::new();
+    // What was put, with its size.
+    let puts: Arc<Mutex<Vec<(String, usize)>>> = Arc::default();
+    let seen = puts.clone();
+    let store = Ruled::over(&memory(), move |what, name, bytes| {
+        if what == "put" {
+            lock(&seen).push((name.to_owned(), bytes.len()));
+        }
+        Fate::Done
+    });
     let script = Script::new().records(0..KEYS).checkpoint().record(KEYS / 2).checkpoint();
     // Only those checkpoints that the script asks for.
     let hour = Duration::from_secs(3_600);
     let test = Test::new(2).settings(|settings| settings.checkpoint_interval = Some(hour));
-    let run = test.store(store.store()).run(|job| {
+    let run = test.store(store).run(|job| {
         job.read("keys", script)
             .key_by(|key| *key)
             .count()
@@ -31,8 +40,8 @@ fn one_changed_key_of_five_millions_makes_a_small_checkpoint() {
 
     // Every checkpoint ends with its entry; the first entry is that of the attempt.
     let mut checkpoints = vec![0];
-    for (name, bytes) in store.puts() {
-        *checkpoints.last_mut().unwrap() += bytes;
+    for (name, bytes) in &*lock(&puts) {
+        *checkpoints.last_mut().unwrap() += *bytes;
         if name.starts_with("log/") {
             checkpoints.push(0);
         }

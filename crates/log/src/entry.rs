@@ -20,7 +20,7 @@ pub struct Entry {
     pub number: u64,
     /// 128 random bits in hexadecimal, by which a writer knows its own entry again.
     pub nonce: String,
-    /// The attempt that wrote it, by the number of its attempt entry.
+    /// The attempt that wrote it, by the number of its attempt entry. It never falls from one checkpoint to the next.
     pub attempt: u64,
     /// The job's name.
     pub job: String,
@@ -46,7 +46,7 @@ pub struct AttemptEntry {
     pub job_id: String,
     /// When, in milliseconds since 1970 by the machine's clock; for people.
     pub started_ms: u64,
-    /// How many workers the attempt has.
+    /// How many workers the attempt has; for people.
     pub workers: u32,
     /// Start over: nothing below this entry may be recovered from.
     pub fresh: bool,
@@ -61,7 +61,7 @@ pub struct CheckpointEntry {
     pub previous: Option<u64>,
     /// The last checkpoint interval that it covers.
     pub interval: u64,
-    /// The last epoch that it covers.
+    /// The last epoch that it covers; for people, nothing depends on it: the next attempt begins its epochs anew.
     pub epoch: u64,
     /// The engine's clock at its end.
     pub clock_ms: u64,
@@ -85,7 +85,7 @@ pub struct CheckpointEntry {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Configuration {
-    /// The number of workers.
+    /// The number of workers; for people, nothing depends on it: a restart may have another.
     pub workers: u32,
     /// The number of key groups.
     pub key_groups: u32,
@@ -113,7 +113,7 @@ pub struct StateEntry {
     pub name: String,
     /// What sort of state it is.
     pub kind: String,
-    /// Its schema, opaque to the log.
+    /// The columns in which it was last written, opaque to the log; for people and tools, since the objects say it themselves.
     pub schema: serde_json::Value,
 }
 
@@ -160,7 +160,7 @@ pub struct StagedItem {
     pub name: String,
     /// Its length.
     pub bytes: u64,
-    /// How many rows it holds.
+    /// How many rows it holds; for people.
     pub rows: u64,
     /// XXH3 (64 bits) of its content, 16 hexadecimal digits.
     pub checksum: String,

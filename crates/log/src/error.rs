@@ -178,7 +178,8 @@ pub enum AppendError {
     },
     /// It isn't known whether the entry exists; the next attempt will see.
     #[error(
-        "it is not known whether {path} was written ({tries} tries): {why}; this attempt must end"
+        "the store didn't answer when {path} was written, {tries} times ({why}): whether the entry exists is unknown, so this \
+         attempt must end; check that the store can be reached, then start the job again, which finds out"
     )]
     Unavailable {
         /// The entry that was to be written.

@@ -52,14 +52,10 @@ pub struct Counters {
     pub epoch: AtomicU64,
     /// Checkpoints committed.
     pub checkpoints: AtomicU64,
-    /// Checkpoints that failed and were folded into the next.
-    pub failed_checkpoints: AtomicU64,
     /// How large the last one was.
     pub last_checkpoint_bytes: AtomicU64,
     /// When the last one was committed, in milliseconds of the environment's monotonic clock.
     pub last_checkpoint_ms: AtomicU64,
-    /// How long the last one took from its freeze to its entry.
-    pub last_checkpoint_took_ms: AtomicU64,
     /// When the first row came out of an operator before a sink, in microseconds of the monotonic clock; 0 if none did.
     pub first_row_us: AtomicU64,
     /// When output that this attempt committed was first published.

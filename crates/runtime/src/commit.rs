@@ -21,10 +21,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use highwater_env::{Env, Phase};
+use highwater_env::Phase;
 use highwater_log::{
     AppendError, CheckpointEntry, Committed, Configuration, Holding, Log, LogError, Manifest,
-    ObjectRef, OperatorEntry, StagedItem, StagedOutput, StateEntry, collect, names,
+    ObjectRef, OperatorEntry, StagedItem, StagedOutput, collect, names,
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -34,7 +34,7 @@ use crate::connector::{Delivery, PublisherContext};
 use crate::dataflow::{Ready, SinkItems, WorkerReport};
 use crate::plan::{Checked, Role};
 use crate::publish::{SinkPublishing, publications};
-use crate::recover::{Recovered, kind_of};
+use crate::recover::Recovered;
 
 /// How often a finished job looks whether its last output is published.
 const PUBLISHED_POLL: Duration = Duration::from_millis(2);
@@ -110,7 +110,7 @@ impl Committer {
                 key_groups: recovered.key_groups.count(),
                 hash_version: highwater_codec::HASH_VERSION,
             },
-            graph: graph(plan, recovered, &attempt.env),
+            graph: recovered.graph.clone(),
             sinks,
             carried: Vec::new(),
             pending: Vec::new(),
@@ -218,7 +218,6 @@ impl Committer {
     async fn checkpoint(&mut self, ready: Ready) -> Result<(), Error> {
         let Ready { interval, finished, reports, .. } = &ready;
         let (interval, finished) = (*interval, *finished);
-        let began = self.attempt.env.monotonic();
         let failed: Vec<&WorkerReport> =
             reports.iter().filter(|report| report.failed.is_some()).collect();
         let failure = failed.first().map(|report| {
@@ -239,7 +238,6 @@ impl Committer {
                     why,
                     "a checkpoint failed; the next one covers what it would have"
                 );
-                self.attempt.counters.failed_checkpoints.fetch_add(1, Ordering::Relaxed);
                 self.attempt.settle(interval, false);
                 if finished {
                     return Err(Error::Refused {
@@ -258,8 +256,6 @@ impl Committer {
         counters.checkpoints.fetch_add(1, Ordering::Relaxed);
         counters.last_checkpoint_bytes.store(bytes, Ordering::Relaxed);
         counters.last_checkpoint_ms.store(now.as_millis() as u64, Ordering::Relaxed);
-        let took = (now - began).as_millis() as u64;
-        counters.last_checkpoint_took_ms.store(took, Ordering::Relaxed);
         tracing::debug!(checkpoint = self.newest_entry, interval, bytes, "committed");
         // The next checkpoint may begin while garbage is deleted; it is committed after that.
         self.attempt.settle(interval, true);
@@ -393,7 +389,7 @@ impl Committer {
         let committed = self.log.append(&entry).await.map_err(|error| match error {
             AppendError::Fenced { .. } => Error::Fenced(error.to_string()),
             AppendError::Log(error) => Error::Log(error),
-            other => Error::Fenced(other.to_string()),
+            in_doubt => Error::InDoubt(in_doubt),
         })?;
         self.newest_entry = committed.number();
         drop(highwater_env::enter(&self.attempt.env, Phase::Committed));
@@ -471,28 +467,4 @@ fn holding(checkpoint: &CheckpointEntry, manifest: Option<&Manifest>) -> Holding
 
 fn own_store_only(holding: &mut Holding) {
     holding.objects.retain(|name| names::parse(name).is_some());
-}
-
-/// Every node with state, and its states as the base knew them.
-fn graph(plan: &Checked, recovered: &Recovered, env: &Arc<dyn Env>) -> Vec<OperatorEntry> {
-    let known = recovered.base.iter().flat_map(|(_, base)| &base.graph);
-    let known: BTreeMap<&str, &OperatorEntry> =
-        known.map(|operator| (operator.uid.as_str(), operator)).collect();
-    let nodes = plan.nodes().iter().enumerate().filter(|(_, node)| node.is_stateful());
-    let operators = nodes.map(|(id, node)| {
-        let uid = plan.uid(id);
-        let old = known.get(uid);
-        let states = crate::dataflow::states_of(plan, id, recovered.key_groups, env);
-        let states = states.into_iter().map(|(name, kind)| {
-            let before = old.and_then(|old| old.states.iter().find(|state| state.name == name));
-            let schema = before.map_or(serde_json::Value::Null, |state| state.schema.clone());
-            StateEntry { name, kind, schema }
-        });
-        OperatorEntry {
-            uid: uid.to_owned(),
-            kind: kind_of(&node.role, node.name).to_owned(),
-            states: states.collect(),
-        }
-    });
-    operators.collect()
 }

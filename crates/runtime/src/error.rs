@@ -28,6 +28,9 @@ pub enum Error {
     /// Another attempt took over; this one has stopped and changed nothing since.
     #[error("stopped: {0}")]
     Fenced(String),
+    /// It isn't known whether the last checkpoint was committed; the next start finds out.
+    #[error("{0}")]
+    InDoubt(highwater_log::AppendError),
     /// State can't be written or read.
     #[error("operator `{uid}`: {source}")]
     State {

@@ -4,7 +4,7 @@
 //! [`run`]. The typed API above makes plans; this crate knows nothing of it.
 //!
 //! - [`time`](Epoch), [`batch`]: what travels. - [`plan`], [`operator`], [`connector`]: what a job is made of.
-//! - `dataflow`: one worker's part of it, on timely. - `recover`, `commit`: the two ends of a checkpoint's life,
+//! - `dataflow`: one worker's part of it, on timely. - `recover`, `graph`, `commit`: the two ends of a checkpoint's life,
 //!   as tasks around the commit log. - [`attempt`]: what they share.
 
 pub mod attempt;
@@ -13,6 +13,7 @@ mod commit;
 pub mod connector;
 mod dataflow;
 mod error;
+mod graph;
 pub mod operator;
 pub mod plan;
 mod publish;

@@ -11,12 +11,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use highwater_env::{Env, Phase};
-use highwater_log::{Base, CheckpointEntry, Facts, Log, LogError, ObjectRef, Started};
+use highwater_log::{
+    Base, CheckpointEntry, Facts, Log, LogError, ObjectRef, OperatorEntry, Started,
+};
 use highwater_state::object::Object;
 use highwater_state::{Image, KeyGroups};
 
 use crate::connector::{Delivery, SplitOffset};
 use crate::dataflow::read_splits;
+use crate::graph;
 use crate::plan::{Checked, Role};
 use crate::{Error, Settings};
 
@@ -31,6 +34,8 @@ pub(crate) struct Recovered {
     /// The log up to the attempt's own entry; empty if checkpoints are off.
     pub(crate) facts: Facts,
     pub(crate) base: Option<(u64, CheckpointEntry)>,
+    /// The job's operators and states, with the schemas that the base has for them; empty if checkpoints are off.
+    pub(crate) graph: Vec<OperatorEntry>,
     pub(crate) progress: Progress,
     pub(crate) key_groups: KeyGroups,
     /// The objects of the base, in the order of the image's.
@@ -62,6 +67,7 @@ impl Recovered {
             job_id: String::new(),
             facts: Facts::default(),
             base: None,
+            graph: Vec::new(),
             progress: Progress::default(),
             key_groups: KeyGroups::new(settings.key_groups),
             objects: Vec::new(),
@@ -83,7 +89,8 @@ pub(crate) async fn recover(
     let log = Arc::new(log);
     let started = log.start(workers, settings.fresh).await?;
     let attempt = started.attempt;
-    match choose(log.clone(), started, plan, settings).await {
+    let graph = graph::of(&plan, KeyGroups::new(settings.key_groups), &env);
+    match choose(log.clone(), started, plan, settings, graph).await {
         Err(error) => Err(or_fenced(&log, attempt, error).await),
         recovered => recovered,
     }
@@ -114,6 +121,7 @@ async fn choose(
     started: Started,
     plan: Checked,
     settings: Settings,
+    mut graph: Vec<OperatorEntry>,
 ) -> Result<Recovered, Error> {
     let Started { attempt, job_id, facts } = started;
     let exactly_once = plan.nodes().iter().any(|node| match &node.role {
@@ -135,6 +143,7 @@ async fn choose(
                 job_id,
                 facts,
                 base: None,
+                graph,
                 progress: Progress::default(),
                 key_groups,
                 objects: Vec::new(),
@@ -144,7 +153,7 @@ async fn choose(
         };
         let checkpoint =
             facts.checkpoint(number).expect("a base is a checkpoint among the facts").clone();
-        check_fits(number, &checkpoint, &plan)?;
+        graph::check_fits(number, &checkpoint, &graph)?;
         let loaded = load(&log, &checkpoint).await;
         let (objects, image) = match loaded {
             Ok(loaded) => loaded,
@@ -159,11 +168,13 @@ async fn choose(
             why: format!("checkpoint {number} has the interval {}", checkpoint.interval),
             what_to_do: "no job comes that far; start over with --fresh".to_owned(),
         })?;
+        graph::carry_schemas(&mut graph, &checkpoint);
         return Ok(Recovered {
             log,
             attempt,
             job_id,
             facts,
+            graph,
             progress: Progress {
                 interval,
                 clock_ms: checkpoint.clock_ms,
@@ -199,76 +210,6 @@ async fn read(log: &Log, object: ObjectRef) -> Result<Object, LogError> {
             kind: None,
         })
     })
-}
-
-/// Refuses a checkpoint that this job would not continue.
-fn check_fits(number: u64, checkpoint: &CheckpointEntry, plan: &Checked) -> Result<(), Error> {
-    let version = checkpoint.configuration.hash_version;
-    if version != highwater_codec::HASH_VERSION {
-        return Err(Error::Refused {
-            why: format!("checkpoint {number} places keys by version {version} of the hash"),
-            what_to_do: format!(
-                "this program knows version {}; run the job with the version of Highwater that wrote it",
-                highwater_codec::HASH_VERSION
-            ),
-        });
-    }
-    let nodes = plan.nodes();
-    let kinds: BTreeMap<&str, &str> = (0..nodes.len())
-        .filter(|id| nodes[*id].is_stateful())
-        .map(|id| (plan.uid(id), kind_of(&nodes[id].role, nodes[id].name)))
-        .collect();
-    for operator in &checkpoint.graph {
-        let uid = &operator.uid;
-        match kinds.get(uid.as_str()) {
-            Some(kind) if *kind == operator.kind => {}
-            Some(kind) => {
-                return Err(Error::Refused {
-                    why: format!(
-                        "in checkpoint {number} `{uid}` is a {}, in this job it is a {kind}",
-                        operator.kind
-                    ),
-                    what_to_do:
-                        "give the new operator a uid of its own, or start over with --fresh"
-                            .to_owned(),
-                });
-            }
-            None if operator.states.is_empty() => {}
-            None => {
-                return Err(Error::Refused {
-                    why: format!(
-                        "checkpoint {number} holds state of the {} `{uid}`, which this job doesn't have",
-                        operator.kind
-                    ),
-                    what_to_do: "give the operator its old uid back, or start over with --fresh"
-                        .to_owned(),
-                });
-            }
-        }
-    }
-    for output in &checkpoint.staged {
-        if kinds.get(output.sink.as_str()) != Some(&"sink") {
-            return Err(Error::Refused {
-                why: format!(
-                    "checkpoint {number} holds output for the sink `{}`, not yet published, which this job \
-                     doesn't have",
-                    output.sink
-                ),
-                what_to_do: "give the sink its old name back, or start over with --fresh"
-                    .to_owned(),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// What the graph in an entry calls a node.
-pub(crate) fn kind_of(role: &Role, name: &'static str) -> &'static str {
-    match role {
-        Role::Source(_) => "source",
-        Role::Sink(_) => "sink",
-        Role::Operator { .. } => name,
-    }
 }
 
 /// Asks every source for its splits, and where each begins; those at their end are left out.

@@ -76,44 +76,46 @@ pub fn run(
     } else {
         Recovered::without_checkpoints(log, &settings)
     };
+    let finished = recovered.base.as_ref().filter(|(_, base)| base.finished);
+    let finished = finished.map(|(number, _)| *number);
+    if finished.is_none() {
+        // Before any sink touches its destination: input that is missing changes nothing.
+        recover::find_splits(&plan, &mut recovered)?;
+    }
     let attempt = Arc::new(Attempt::new(recovered.attempt, settings, env.clone()));
     let committer = match checkpoints {
-        true => Some(start_committer(job, &plan, &mut recovered, &attempt)?),
+        true => Some(start_committer(job, &plan, &recovered, &attempt)?),
         false => None,
     };
-    if let Some((number, base)) = &recovered.base
-        && base.finished
-    {
+    if let Some(number) = finished {
         let mut committer = committer.expect("a base was found in a log");
         block_on(&*env, async move { committer.finish().await });
         check_failure(&attempt, &recovered.log)?;
-        return Ok(outcome(&attempt, &recovered, true, Some(*number)));
+        return Ok(outcome(&attempt, &recovered, true, Some(number)));
     }
-    recover::find_splits(&plan, &mut recovered)?;
     run_workers(plan, recovered, attempt, committer, started)
 }
 
 fn start_committer(
     job: &str,
     plan: &Checked,
-    recovered: &mut Recovered,
+    recovered: &Recovered,
     attempt: &Arc<Attempt>,
 ) -> Result<Committer, Error> {
     // The task must own what it uses; the image isn't needed for it.
-    let image = std::mem::take(&mut recovered.image);
     let slim = Recovered {
         log: recovered.log.clone(),
         attempt: recovered.attempt,
         job_id: recovered.job_id.clone(),
         facts: recovered.facts.clone(),
         base: recovered.base.clone(),
+        graph: recovered.graph.clone(),
         progress: recovered.progress,
         key_groups: recovered.key_groups,
         objects: Vec::new(),
         image: Default::default(),
         splits: Default::default(),
     };
-    recovered.image = image;
     let (job, plan, owner) = (job.to_owned(), plan.clone(), attempt.clone());
     block_on(&*attempt.env, async move {
         match Committer::start(&job, &plan, &slim, &owner).await {

@@ -27,8 +27,6 @@ pub struct Settings {
     pub fresh: bool,
     /// Rows go from worker to worker as bytes, as they do between processes, and not as they are: for tests.
     pub exchange_bytes: bool,
-    /// A panic on a worker aborts the process (in real life) instead of ending the attempt (in tests).
-    pub abort_on_panic: bool,
 }
 
 impl Default for Settings {
@@ -44,7 +42,6 @@ impl Default for Settings {
             unpublished: 30,
             fresh: false,
             exchange_bytes: false,
-            abort_on_panic: false,
         }
     }
 }

@@ -11,6 +11,19 @@ pub enum StateError {
         /// What the codec says.
         source: highwater_codec::CodecError,
     },
+    /// A key isn't where its hash says, so that it would never be found again.
+    #[error(
+        "state `{state}`: a key was stored in key group {stored} and hashes into group {hashed}: the type of the keys has \
+         changed into one with other keys (widening an integer is fine, a field more or less isn't)"
+    )]
+    Moved {
+        /// The state's name.
+        state: String,
+        /// The key group that it was stored in.
+        stored: u32,
+        /// The key group that its hash says today.
+        hashed: u32,
+    },
     /// Arrow refused a batch or a file.
     #[error("state `{state}`: Arrow: {source}")]
     Arrow {

@@ -39,19 +39,6 @@ impl Image {
         &self.objects
     }
 
-    /// Every operator and state that has sections here.
-    pub fn states(&self) -> Vec<(&str, &str)> {
-        let mut states: Vec<(&str, &str)> = self
-            .objects
-            .iter()
-            .flat_map(Object::sections)
-            .map(|section| (section.uid.as_str(), section.head.state.as_str()))
-            .collect();
-        states.sort_unstable();
-        states.dedup();
-        states
-    }
-
     /// The rows of a state that count for the key groups of `range`, in the order in which they apply.
     pub fn wanted(&self, uid: &str, state: &str, range: &Range<u32>) -> Vec<Wanted<'_>> {
         let mut sections: Vec<(u32, &SectionEntry)> = Vec::new();

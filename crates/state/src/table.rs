@@ -42,6 +42,11 @@ pub trait Hashing<K>: 'static {
     fn group(key: &K) -> u64;
     /// The hash that finds it within the group.
     fn lookup(key: &K) -> u64;
+    /// Both, group first.
+    #[inline]
+    fn both(key: &K) -> (u64, u64) {
+        (Self::group(key), Self::lookup(key))
+    }
 }
 
 /// Entries of one row a key: both hashes are the key's.
@@ -56,6 +61,11 @@ impl<K: Serialize> Hashing<K> for ByKey {
     #[inline]
     fn lookup(key: &K) -> u64 {
         hash(key)
+    }
+    #[inline]
+    fn both(key: &K) -> (u64, u64) {
+        let hash = hash(key);
+        (hash, hash)
     }
 }
 

@@ -290,6 +290,7 @@ fn sort(error: &Error) -> Sort {
     match error {
         Error::Fenced(_) => Sort::Fenced,
         Error::Log(error) => of_the_log(error),
+        Error::InDoubt(_) => Sort::Unavailable,
         Error::Refused { why, .. } if why.contains("the last checkpoint failed") => {
             Sort::Unavailable
         }

@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use serde::ser::{
-    self, Impossible, Serialize, SerializeStruct, SerializeTuple, SerializeTupleStruct, Serializer,
+    self, Serialize, SerializeStruct, SerializeTuple, SerializeTupleStruct, Serializer,
 };
 
 use super::column::{Column, Struct, TextKind};
@@ -70,13 +70,9 @@ macro_rules! primitives {
 impl<'c> Serializer for Cell<'c> {
     type Ok = ();
     type Error = NotFlat;
-    type SerializeSeq = Impossible<(), NotFlat>;
     type SerializeTuple = Row<'c>;
     type SerializeTupleStruct = Row<'c>;
-    type SerializeTupleVariant = Impossible<(), NotFlat>;
-    type SerializeMap = Impossible<(), NotFlat>;
     type SerializeStruct = Row<'c>;
-    type SerializeStructVariant = Impossible<(), NotFlat>;
 
     primitives! {
         serialize_bool: bool as Bool or start_bool,
@@ -90,14 +86,6 @@ impl<'c> Serializer for Cell<'c> {
         serialize_u64: u64 as U64 or start_u64,
         serialize_f32: f32 as F32 or start_f32,
         serialize_f64: f64 as F64 or start_f64,
-    }
-
-    fn serialize_i128(self, _: i128) -> Result<(), NotFlat> {
-        Err(NotFlat)
-    }
-
-    fn serialize_u128(self, _: u128) -> Result<(), NotFlat> {
-        Err(NotFlat)
     }
 
     fn serialize_char(self, value: char) -> Result<(), NotFlat> {
@@ -143,14 +131,6 @@ impl<'c> Serializer for Cell<'c> {
         value.serialize(Cell { column: self.column, inside_some: true })
     }
 
-    fn serialize_unit(self) -> Result<(), NotFlat> {
-        Err(NotFlat)
-    }
-
-    fn serialize_unit_struct(self, _: &'static str) -> Result<(), NotFlat> {
-        Err(NotFlat)
-    }
-
     #[inline]
     fn serialize_unit_variant(
         self,
@@ -170,20 +150,6 @@ impl<'c> Serializer for Cell<'c> {
         value.serialize(self)
     }
 
-    fn serialize_newtype_variant<T: Serialize + ?Sized>(
-        self,
-        _: &'static str,
-        _: u32,
-        _: &'static str,
-        _: &T,
-    ) -> Result<(), NotFlat> {
-        Err(NotFlat)
-    }
-
-    fn serialize_seq(self, _: Option<usize>) -> Result<Self::SerializeSeq, NotFlat> {
-        Err(NotFlat)
-    }
-
     #[inline]
     fn serialize_tuple(self, len: usize) -> Result<Row<'c>, NotFlat> {
         self.fields(true, len)
@@ -194,33 +160,13 @@ impl<'c> Serializer for Cell<'c> {
         self.fields(true, len)
     }
 
-    fn serialize_tuple_variant(
-        self,
-        _: &'static str,
-        _: u32,
-        _: &'static str,
-        _: usize,
-    ) -> Result<Self::SerializeTupleVariant, NotFlat> {
-        Err(NotFlat)
-    }
-
-    fn serialize_map(self, _: Option<usize>) -> Result<Self::SerializeMap, NotFlat> {
-        Err(NotFlat)
-    }
-
     #[inline]
     fn serialize_struct(self, _: &'static str, len: usize) -> Result<Row<'c>, NotFlat> {
         self.fields(false, len)
     }
 
-    fn serialize_struct_variant(
-        self,
-        _: &'static str,
-        _: u32,
-        _: &'static str,
-        _: usize,
-    ) -> Result<Self::SerializeStructVariant, NotFlat> {
-        Err(NotFlat)
+    crate::refuse! {
+        NotFlat: wide => NotFlat, unit => NotFlat, seq => NotFlat, map => NotFlat, variant => NotFlat,
     }
 }
 

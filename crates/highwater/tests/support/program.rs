@@ -14,6 +14,8 @@ use highwater::connectors::{Files, Generator};
 const OUT: &str = "HIGHWATER_TEST_OUT";
 const LIMIT: &str = "HIGHWATER_TEST_LIMIT";
 const RATE: &str = "HIGHWATER_TEST_RATE";
+/// A file that the job makes when it reads its 1000th row, in which it then hangs.
+pub const HANG: &str = "HIGHWATER_TEST_HANG";
 
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
@@ -53,7 +55,17 @@ fn job(out: &str) -> highwater::Result<()> {
     let limit = variable(LIMIT).and_then(|limit| limit.parse().ok());
     let rate = variable(RATE).and_then(|rate| rate.parse().ok());
     highwater::run("numbers", |graph| {
-        let mut numbers = Generator::new(|index| index).splits(3);
+        let hang = variable(HANG);
+        let number = move |index| {
+            if let (1000, Some(file)) = (index, &hang) {
+                std::fs::write(file, "").unwrap();
+                loop {
+                    std::thread::park();
+                }
+            }
+            index
+        };
+        let mut numbers = Generator::new(number).splits(3);
         if let Some(limit) = limit {
             numbers = numbers.limit(limit);
         }
@@ -85,8 +97,9 @@ pub fn command<S: AsRef<OsStr>>(
 
 /// Says in `command` what the job is to be.
 pub fn describe(command: &mut Command, folder: &Path, limit: Option<u64>, rate: u64) {
-    command.env(OUT, folder.join("out")).env_remove(LIMIT).env_remove(RATE).current_dir(folder);
+    command.env(OUT, folder.join("out")).env_remove(LIMIT).env_remove(RATE).env_remove(HANG);
     command
+        .current_dir(folder)
         .env_remove("HIGHWATER_CHECKPOINTS")
         .env_remove("HIGHWATER_WORKERS")
         .env_remove("RUST_LOG");

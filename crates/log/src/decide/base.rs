@@ -19,10 +19,12 @@
 //!    collected only once newer ones exist, and attempt entries never.
 //! 7. Starting from nothing is for a log that had no checkpoint since it last started over. Otherwise, if
 //!    none is left, the job refuses.
+//! 8. Attempts follow one another: a checkpoint belongs to the attempt of the one below it, or to one that
+//!    started after that. A base that contradicts this is refused, for the log isn't what was written.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::entry::CheckpointEntry;
+use crate::entry::{CheckpointEntry, Entry};
 use crate::error::{Damage, Kind, Why};
 use crate::facts::{Facts, Found};
 use crate::names;
@@ -85,7 +87,7 @@ pub fn next_base(
                         let by = names::entry(*by);
                         format!("the checkpoint of {path} is being deleted, as {by} says")
                     } else {
-                        return Base::Checkpoint(number);
+                        return out_of_order(facts, entry).unwrap_or(Base::Checkpoint(number));
                     };
                     if exactly_once && may_have_published(number, checkpoint) {
                         let why = format!("{why}, and its output may have been published");
@@ -124,6 +126,24 @@ pub fn may_have_published(number: u64, checkpoint: &CheckpointEntry) -> bool {
         let own = output.checkpoint == number && !output.items.is_empty();
         own || output.items.iter().any(|item| item.part.is_some())
     })
+}
+
+/// The refusal of a checkpoint whose attempt can't have written it after the checkpoint below it.
+fn out_of_order(facts: &Facts, entry: &Entry) -> Option<Base> {
+    let below = facts.entries.range(..entry.number).rev();
+    let before =
+        below.filter_map(|(number, _)| facts.sound(*number)).find(|e| e.checkpoint().is_some())?;
+    // Attempt entries between the two may be of attempts that never ran: they show nothing.
+    if entry.attempt == before.attempt || entry.attempt > before.number {
+        return None;
+    }
+    let (path, what) = (names::entry(entry.number), entry.describe());
+    let why = format!(
+        "{path} is {what}, but {} before it is {}: attempts follow one another",
+        names::entry(before.number),
+        before.describe()
+    );
+    Some(refuse(&why, "both"))
 }
 
 /// Checkpoints that a newer entry lists as garbage, and which one does.

@@ -174,6 +174,35 @@ fn vanished_checkpoints_count_as_published() {
     assert!(refusal(&base).contains(&names::entry(2)), "{base:?}");
 }
 
+#[test]
+fn attempts_follow_one_another() {
+    // Attempt 2 took over from 0; attempt 5 has only filled a hole.
+    let facts = |attempt_of_6, attempt_of_7| {
+        log(vec![
+            sound(attempt(0, false)),
+            sound(checkpoint(1, 0, None)),
+            sound(attempt(2, false)),
+            sound(checkpoint(3, 2, Some(1))),
+            sound(checkpoint(4, 2, Some(3))),
+            sound(attempt(5, false)),
+            sound(checkpoint(6, attempt_of_6, Some(4))),
+            sound(checkpoint(7, attempt_of_7, Some(6))),
+        ])
+    };
+    for exactly_once in [false, true] {
+        let base = |facts: Facts| next_base(&facts, 8, &broken(&[]), exactly_once);
+        for (six, seven) in [(2, 2), (5, 5)] {
+            assert_eq!(base(facts(six, seven)), Base::Checkpoint(7));
+        }
+        for (six, seven) in [(2, 0), (2, 1), (2, 3), (5, 2), (5, 4)] {
+            let base = base(facts(six, seven));
+            for number in [6, 7] {
+                assert!(refusal(&base).contains(&names::entry(number)), "{base:?}");
+            }
+        }
+    }
+}
+
 /// What a number of an enumerated log holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Slot {

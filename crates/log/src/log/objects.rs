@@ -109,33 +109,6 @@ impl Log {
         record::decode(&bytes, FORMAT).map_err(|why| self.damaged(&manifest.name, why))
     }
 
-    /// Whether an object is there with its length, without reading it: a cheap look at a long chain.
-    ///
-    /// # Errors
-    ///
-    /// If the store can't be read, or the object is missing or has another length.
-    pub async fn check_object(&self, object: &ObjectRef) -> Result<(), LogError> {
-        let path = self.path(&object.name)?;
-        let head = || {
-            let head = async {
-                match self.store.objects().head(&path).await {
-                    Ok(meta) => Ok(Some(meta.size)),
-                    Err(object_store::Error::NotFound { .. }) => Ok(None),
-                    Err(error) => Err(error),
-                }
-            };
-            head.boxed()
-        };
-        let of = object.bytes;
-        let why = match self.retried("look at", &object.name, &head).await? {
-            None => Why::Missing,
-            Some(has) if has < of => Why::Truncated { has, of: Some(of) },
-            Some(has) if has > of => Why::TooLong { has, of },
-            Some(_) => return Ok(()),
-        };
-        Err(self.damaged(&object.name, why))
-    }
-
     /// Deletes garbage that a committed entry lists, and gives back the names that could not be deleted.
     /// What isn't there counts as deleted; so does a checkpoint's entry whose number an attempt now holds.
     ///

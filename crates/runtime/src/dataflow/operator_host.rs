@@ -94,9 +94,16 @@ pub(super) fn build<'scope>(
 ) -> Result<Built<'scope>, Error> {
     let Parts { kind, uid, mut operator, wants, inputs, output_count } = parts;
     let interval = recovered.first_interval();
-    let state_error = |source| Error::State { uid: uid.to_string(), source };
+    let unreadable = |source| {
+        Error::Refused {
+        why: format!("{kind} `{uid}`: {source}"),
+        what_to_do: "give the state types that read what was stored (a new field of a value needs #[serde(default)]), or start \
+                     over with --fresh"
+            .to_owned(),
+    }
+    };
     for table in operator.tables() {
-        let entries = table.restore(&uid, &recovered.image).map_err(state_error)?;
+        let entries = table.restore(&uid, &recovered.image).map_err(unreadable)?;
         table.begin(interval);
         worker
             .attempt

@@ -24,7 +24,7 @@ pub(crate) struct Worker {
     pub(crate) complete: Cell<u64>,
     /// The object whose live parts are to be written again at the next freeze.
     pub(crate) retire: Cell<Option<Place>>,
-    /// The interval of the last tick, once that has come. It comes before any frontier is empty.
+    /// The interval of the last tick, once that has come.
     final_interval: Cell<Option<u32>>,
     /// On worker 0: all sources are at their end.
     pub(crate) sources_ended: Cell<bool>,
@@ -77,10 +77,14 @@ impl Worker {
         ticks
     }
 
-    /// Whether `interval` is the job's last. A frontier can become empty at a host before an interval that began just before the
-    /// end was seen there; that one must be ended, too.
+    /// Whether `interval` is the job's last; asked by hosts whose frontier is empty. That can be so before an interval that began
+    /// just before the end was seen there; that one must be ended, too.
+    ///
+    /// The last tick has been here by then: every host reads what sources emit, a source of this worker lets go of its capability
+    /// when it gets the last tick, and until then the message holds the frontier of all that is behind it.
     pub(crate) fn is_last(&self, interval: u32) -> bool {
-        self.final_interval.get().is_none_or(|last| interval >= last)
+        let last = self.final_interval.get();
+        interval >= last.expect("a frontier is empty only behind the last tick, which passes here")
     }
 
     pub(crate) fn publish_tick(&self, tick: Tick) {

@@ -74,7 +74,12 @@ where
             let last = (rows.first_row + rows.rows).min(end) - batch.first_row;
             for row in first as usize..last as usize {
                 let key = keys.get(row).map_err(codec)?;
-                let lookup = H::lookup(&key);
+                let (hash, lookup) = H::both(&key);
+                let hashed = self.key_groups.of(hash);
+                if hashed != rows.group {
+                    let (state, stored) = (self.name.clone(), rows.group);
+                    return Err(StateError::Moved { state, stored, hashed });
+                }
                 let found = group.slots.entry(
                     bucket(lookup),
                     |slot: &Slot<K, V>| slot.key == key,

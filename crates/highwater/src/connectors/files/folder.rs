@@ -73,15 +73,13 @@ impl Owner {
 }
 
 impl Folder {
-    /// Makes the folder this sink's, or makes sure that it is.
+    /// Makes the folder this sink's, or makes sure that it is. Nothing is touched that isn't.
     ///
     /// # Errors
     ///
     /// If it is another's, or holds files that no sink wrote.
     pub(crate) fn claim(&self, me: &Owner) -> Result<(), BoxError> {
         let folder = &self.path;
-        fs::create_dir_all(self.staged())
-            .map_err(|error| cannot("create", &self.staged(), &error))?;
         let shown = folder.display();
         match fs::read(self.owner()) {
             Ok(bytes) => {
@@ -107,11 +105,14 @@ impl Folder {
                     )
                     .into());
                 }
-                Ok(())
+                self.create()
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let entries = folder.read_dir().map_err(|error| cannot("read", folder, &error))?;
-                for entry in entries {
+                let entries = match folder.read_dir() {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                    entries => Some(entries.map_err(|error| cannot("read", folder, &error))?),
+                };
+                for entry in entries.into_iter().flatten() {
                     let name = entry.map_err(|error| cannot("read", folder, &error))?.file_name();
                     if name != ".highwater" {
                         return Err(format!(
@@ -122,6 +123,7 @@ impl Folder {
                         .into());
                     }
                 }
+                self.create()?;
                 match self.write_owner(me) {
                     // Somebody else was faster: perhaps another attempt of this job.
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.claim(me),
@@ -130,6 +132,11 @@ impl Folder {
             }
             Err(error) => Err(cannot("read", &self.owner(), &error)),
         }
+    }
+
+    fn create(&self) -> Result<(), BoxError> {
+        let staged = self.staged();
+        fs::create_dir_all(&staged).map_err(|error| cannot("create", &staged, &error))
     }
 
     fn write_owner(&self, me: &Owner) -> io::Result<()> {

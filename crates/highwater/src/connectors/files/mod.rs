@@ -267,6 +267,3 @@ impl<T: Data + Display> IntoSink<T> for Files<Text> {
         self.sink::<T>()
     }
 }
-
-#[cfg(test)]
-mod speed_tests;

@@ -10,12 +10,13 @@
 //! - 3\. Parts come from committed items only; `publish` is called with nothing else.
 //! - 4\. Every step may be repeated: a part's name and content follow from the items; a part that exists is done; staged
 //!   files go only after their part is durable.
+//! - What becomes visible is what was written: a staged file is held against the checksum in its item first.
 //! - A part is never overwritten: it gets its name by a hard link, which fails where something is.
 //! - Staged files of earlier attempts are removed as leftovers only after something of this attempt was published: checkpoints are
 //!   published in order, so that nothing of an earlier attempt is waited for any more.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,11 +25,17 @@ use highwater_env::{BoxFuture, Env};
 use highwater_log::StagedItem;
 use highwater_runtime::BoxError;
 use highwater_runtime::connector::{Lasting, Publisher, PublisherContext, on_thread};
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
 use super::discover::cannot;
 use super::folder::{Folder, Owner, Staged, link, remove, sync_folder};
 use super::format::FileFormat;
+
+/// So much of a file is read at once.
+const BUFFER: usize = 256 << 10;
+
+/// What is wrong with a file whose checksum is another than the entry's.
+const OTHER_CONTENT: &str = "doesn't have the content that was written";
 
 /// When the sink begins a new file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,23 +175,41 @@ fn publish(
 
 /// A part of one staged file.
 fn publish_one(staged: &Path, item: &StagedItem, target: &Path) -> Result<(), BoxError> {
-    let length = match fs::metadata(staged) {
-        Ok(metadata) => metadata.len(),
+    match difference(staged, item) {
+        Ok(None) => {}
+        Ok(Some(what)) => return Err(damaged(staged, &what)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return if target.exists() { Ok(()) } else { Err(lost(staged, target)) };
         }
         Err(error) => return Err(cannot("read", staged, &error)),
-    };
-    if length != item.bytes {
-        return Err(damaged(staged, &format!("has {length} bytes instead of {}", item.bytes)));
     }
     match link(staged, target) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let found = fs::metadata(target).map_err(|error| cannot("read", target, &error))?.len();
-            if found == item.bytes { Ok(()) } else { Err(taken(target)) }
+            match difference(target, item).map_err(|error| cannot("read", target, &error))? {
+                None => Ok(()),
+                Some(_) => Err(taken(target)),
+            }
         }
         linked => linked.map_err(|error| cannot("create", target, &error)),
     }
+}
+
+/// How a file differs from what was written as `item`; none if it doesn't.
+fn difference(path: &Path, item: &StagedItem) -> io::Result<Option<String>> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    if length != item.bytes {
+        return Ok(Some(format!("has {length} bytes instead of {}", item.bytes)));
+    }
+    let (mut checksum, mut buffer) = (Xxh3Default::new(), vec![0; BUFFER]);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            read => checksum.update(&buffer[..read]),
+        }
+    }
+    let same = format!("{:016x}", checksum.digest()) == item.checksum;
+    Ok((!same).then(|| OTHER_CONTENT.to_owned()))
 }
 
 /// A part of several staged files, the header once.
@@ -212,7 +237,7 @@ fn publish_joined(
             Err(error) => return Err(cannot("read", &staged, &error)),
         };
         if format!("{:016x}", xxh3_64(&content)) != item.checksum {
-            return Err(damaged(&staged, "doesn't have the content that was written"));
+            return Err(damaged(&staged, OTHER_CONTENT));
         }
         let length = format.header_length(&content);
         if number == 0 {

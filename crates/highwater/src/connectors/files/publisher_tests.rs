@@ -153,6 +153,12 @@ fn committed_output_that_is_gone_or_damaged_is_an_error() {
     std::fs::write(&staged, "short").unwrap();
     let error = bench.publish(1, &items).unwrap_err().to_string();
     assert!(error.contains(&items[0].name) && error.contains("5 bytes instead of 27"), "{error}");
+    // One bit, in a file whose length is right.
+    std::fs::write(&staged, TEXT.replace("AA", "AC")).unwrap();
+    let error = bench.publish(1, &items).unwrap_err();
+    assert!(error.is::<Lasting>() && error.to_string().contains(&items[0].name), "{error}");
+    assert!(error.to_string().contains("doesn't have the content that was written"), "{error}");
+    assert_eq!(bench.parts(), parts([]), "nothing of it is visible");
     std::fs::remove_file(&staged).unwrap();
     let error = bench.publish(1, &items).unwrap_err().to_string();
     assert!(error.contains(&items[0].name) && error.contains(PART), "{error}");
@@ -168,6 +174,11 @@ fn a_part_is_never_overwritten() {
     assert!(error.contains("exists with other content"), "{error}");
     assert_eq!(bench.parts(), parts([(PART, "mine")]));
     assert_eq!(bench.staged().len(), 1);
+    // Nor taken for the right one because it is as long.
+    let mine = TEXT.replace("AA", "AC");
+    std::fs::write(bench.files.path.join(PART), &mine).unwrap();
+    bench.publish(1, &items).unwrap_err();
+    assert_eq!(bench.parts(), parts([(PART, &mine)]));
 }
 
 #[test]
@@ -177,6 +188,7 @@ fn foreign_folders_are_refused() {
     std::fs::write(bench.files.path.join("mine.csv"), "").unwrap();
     let error = bench.prepare("job", 1).unwrap_err().to_string();
     assert!(error.contains("mine.csv") && error.contains("choose an empty folder"), "{error}");
+    assert!(!bench.files.path.join(".highwater").exists(), "nothing was touched");
     std::fs::remove_file(bench.files.path.join("mine.csv")).unwrap();
     bench.prepare("job", 1).unwrap();
     bench.prepare("job", 2).unwrap();

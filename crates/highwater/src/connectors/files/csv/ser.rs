@@ -4,11 +4,10 @@
 
 use std::fmt::{self, Write as _};
 
+use highwater_codec::refuse;
 use memchr::memchr3;
 use serde::Serialize;
-use serde::ser::{
-    self, Impossible, SerializeStruct, SerializeTuple, SerializeTupleStruct, Serializer,
-};
+use serde::ser::{self, SerializeStruct, SerializeTuple, SerializeTupleStruct, Serializer};
 
 /// Appends a row as a line.
 ///
@@ -44,6 +43,10 @@ pub(crate) fn header<T: Serialize>(row: &T, delimiter: u8) -> Result<Vec<u8>, No
     }
     Ok(out)
 }
+
+/// What is refused in a row and in a field.
+const MAP: &str = "a map (or has `#[serde(flatten)]`)";
+const VARIANT: &str = "an enum variant with data";
 
 /// Why a row can't be written as CSV.
 #[derive(Debug)]
@@ -210,49 +213,6 @@ impl ser::SerializeSeq for Fields<'_> {
     }
 }
 
-/// What is refused the same way in a row and in a field.
-macro_rules! refuse_nested {
-    ($refuse:path) => {
-        type SerializeTupleVariant = Impossible<(), NotCsv>;
-        type SerializeMap = Impossible<(), NotCsv>;
-        type SerializeStructVariant = Impossible<(), NotCsv>;
-
-        fn serialize_newtype_variant<T: Serialize + ?Sized>(
-            self,
-            _: &'static str,
-            _: u32,
-            _: &'static str,
-            _: &T,
-        ) -> Result<(), NotCsv> {
-            Err($refuse("an enum variant with data"))
-        }
-
-        fn serialize_tuple_variant(
-            self,
-            _: &'static str,
-            _: u32,
-            _: &'static str,
-            _: usize,
-        ) -> Result<Self::SerializeTupleVariant, NotCsv> {
-            Err($refuse("an enum variant with data"))
-        }
-
-        fn serialize_map(self, _: Option<usize>) -> Result<Self::SerializeMap, NotCsv> {
-            Err($refuse("a map (or has `#[serde(flatten)]`)"))
-        }
-
-        fn serialize_struct_variant(
-            self,
-            _: &'static str,
-            _: u32,
-            _: &'static str,
-            _: usize,
-        ) -> Result<Self::SerializeStructVariant, NotCsv> {
-            Err($refuse("an enum variant with data"))
-        }
-    };
-}
-
 macro_rules! only {
     ($($method:ident: $type:ty),* $(,)?) => { $(
         #[inline]
@@ -336,7 +296,9 @@ impl<'o> Serializer for Line<'o> {
         Ok(self.fields())
     }
 
-    refuse_nested!(NotCsv::row);
+    refuse! {
+        NotCsv: map => NotCsv::row(MAP), variant => NotCsv::row(VARIANT),
+    }
 }
 
 /// One field.
@@ -365,10 +327,6 @@ macro_rules! integers {
 impl Serializer for Cell<'_> {
     type Ok = ();
     type Error = NotCsv;
-    type SerializeSeq = Impossible<(), NotCsv>;
-    type SerializeTuple = Impossible<(), NotCsv>;
-    type SerializeTupleStruct = Impossible<(), NotCsv>;
-    type SerializeStruct = Impossible<(), NotCsv>;
 
     integers! {
         serialize_i8: i8, serialize_i16: i16, serialize_i32: i32, serialize_i64: i64, serialize_i128: i128,
@@ -444,27 +402,10 @@ impl Serializer for Cell<'_> {
         value.serialize(self)
     }
 
-    fn serialize_seq(self, _: Option<usize>) -> Result<Self::SerializeSeq, NotCsv> {
-        Err(NotCsv::field("a list"))
+    refuse! {
+        NotCsv: seq => NotCsv::field("a list"), tuple => NotCsv::field("a tuple"), record => NotCsv::field("a struct"),
+        map => NotCsv::field(MAP), variant => NotCsv::field(VARIANT),
     }
-
-    fn serialize_tuple(self, _: usize) -> Result<Self::SerializeTuple, NotCsv> {
-        Err(NotCsv::field("a tuple"))
-    }
-
-    fn serialize_tuple_struct(
-        self,
-        _: &'static str,
-        _: usize,
-    ) -> Result<Self::SerializeTupleStruct, NotCsv> {
-        Err(NotCsv::field("a tuple"))
-    }
-
-    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Self::SerializeStruct, NotCsv> {
-        Err(NotCsv::field("a struct"))
-    }
-
-    refuse_nested!(NotCsv::field);
 }
 
 /// Appends text, in quotes if it needs them.
