@@ -2,7 +2,8 @@
 //!
 //! Cloud stores answer a put when it is durable. A local directory needs more, which is [`LocalStore`]'s;
 //! [`Store`] is the one thing that the log sees, and [`Store::make_durable`] is where they differ. A store
-//! must list what was put before (all of S3, GCS and Azure do).
+//! must give by its name what was put before, and list it soon (all of S3, GCS and Azure do at once): a listing may
+//! lag behind by up to seven entries of the log.
 
 mod files;
 mod local;

@@ -26,6 +26,9 @@ use crate::scheduler::{NETWORK, ProcessId, Shared, State};
 
 const NAME: &str = "simulated store";
 
+/// Old listings hide no more than so many entries of a log: the engine counts on that.
+const LAG_MAX: u64 = 7;
+
 /// What lasts: where the store's bytes are.
 #[derive(Clone, Debug)]
 pub enum Media {
@@ -279,10 +282,13 @@ impl State {
             return listed;
         }
         let then = self.clock_us.saturating_sub(ms * 1_000);
-        let mut old: Vec<ObjectMeta> = listed
-            .into_iter()
-            .filter(|meta| self.store.ages.get(&meta.location).is_none_or(|age| age.put_us <= then))
-            .collect();
+        let number = |path: &Path| highwater_log::names::entry_number(path.as_ref());
+        let tail = listed.iter().filter_map(|meta| number(&meta.location)).max().unwrap_or(0);
+        let hidden = |meta: &ObjectMeta| {
+            let young = self.store.ages.get(&meta.location).is_some_and(|age| age.put_us > then);
+            young && number(&meta.location).is_none_or(|number| number + LAG_MAX > tail)
+        };
+        let mut old: Vec<ObjectMeta> = listed.into_iter().filter(|meta| !hidden(meta)).collect();
         let inside = |path: &Path| prefix.is_none_or(|prefix| path.prefix_matches(prefix));
         let gone = self.store.ages.iter().filter(|(path, age)| {
             inside(path) && age.put_us <= then && age.deleted_us.is_some_and(|gone| gone > then)

@@ -2,16 +2,24 @@
 
 use std::collections::BTreeMap;
 
+use futures::{StreamExt, TryStreamExt, stream};
+
 use crate::decide::{self, Base};
 use crate::entry::{AttemptEntry, Body};
 use crate::error::LogError;
 use crate::facts::{Facts, Found};
-use crate::log::{Failed, Log, Own};
+use crate::log::{AT_ONCE, Failed, Log, Own};
 use crate::names;
 
 /// How often an attempt chooses anew before it gives up. Each time another attempt has moved on, which
 /// nobody does forever without committing, and commits are far apart compared to a look at the log.
 const ROUNDS: u32 = 1000;
+
+/// A listing may lag behind by so many entries, less than one: that many numbers are looked at by name beyond the last one known.
+///
+/// An entry that a listing hides would otherwise be taken for one that isn't there, its number for free (a checkpoint below it may
+/// have been collected), and the log for shorter than it is.
+const PROBES: u64 = 8;
 
 /// An attempt that holds its entry.
 #[derive(Clone, Debug)]
@@ -82,7 +90,7 @@ impl Log {
     }
 
     /// Reads the log when entry `number` is known to be there, even if a listing doesn't show it yet, nor
-    /// those right below it.
+    /// those around it.
     async fn look_again(&self, known: &Facts, number: u64) -> Result<Facts, LogError> {
         let mut facts = self.read_again(known).await?;
         let mut next = Some(number);
@@ -97,6 +105,27 @@ impl Log {
             }
             next = at.checked_sub(1);
         }
+        self.probe(&mut facts.entries).await?;
         Ok(facts)
+    }
+
+    /// Looks by name for entries that a listing doesn't show yet.
+    async fn probe(&self, entries: &mut BTreeMap<u64, Found>) -> Result<(), LogError> {
+        let mut from = 0;
+        loop {
+            let tail = entries.last_key_value().map_or(0, |(tail, _)| tail + 1);
+            let (first, end) = (tail.max(from), tail.saturating_add(PROBES));
+            from = end;
+            let reads: Vec<_> = (first..end).map(|number| self.read_numbered(number)).collect();
+            let mut reads = stream::iter(reads).buffer_unordered(AT_ONCE);
+            let mut more = false;
+            while let Some((number, found)) = reads.try_next().await? {
+                more |= found.is_some();
+                entries.extend(found.map(|found| (number, found)));
+            }
+            if !more {
+                return Ok(());
+            }
+        }
     }
 }
