@@ -132,6 +132,7 @@ fn settings(seed: u64, attempt: usize) -> Settings {
         trigger: Duration::from_micros(random.below(20_000)),
         checkpoint_interval: Some(Duration::from_micros(random.within(1_000..=20_000))),
         in_flight_bytes: if random.chance(200) { 256 } else { 32 << 20 },
+        batch_rows: 4096,
         key_groups: [1, 4, 16, 256][(of_job % 4) as usize],
         retained: 1 + (of_job >> 8) as usize % 3,
         unpublished: if random.chance(200) { 1 } else { 30 },

@@ -17,6 +17,8 @@ pub struct Settings {
     pub checkpoint_interval: Option<Duration>,
     /// How many bytes of records a worker may have under way before it stops reading.
     pub in_flight_bytes: usize,
+    /// So many rows a reader hands over at once, at the most, if it doesn't read in blocks of its own.
+    pub batch_rows: usize,
     /// How many key groups the key space has; fixed by the first checkpoint.
     pub key_groups: u32,
     /// So many checkpoints are kept.
@@ -37,6 +39,7 @@ impl Default for Settings {
             trigger: Duration::from_secs(1),
             checkpoint_interval: Some(Duration::from_secs(1)),
             in_flight_bytes: 32 << 20,
+            batch_rows: 4096,
             key_groups: DEFAULT_KEY_GROUPS,
             retained: 3,
             unpublished: 30,

@@ -94,8 +94,8 @@ pub(crate) struct Habits {
     hurry: u64,
     /// The clock moves by up to so many microseconds at each decision.
     jitter_us: u64,
-    /// A look at the clock takes several milliseconds, in a thousand looks, so that slices end early.
-    stalls: u64,
+    /// A look at the clock takes up to so many microseconds, so that slices end early.
+    look_us: u64,
     /// One worker is favoured over the others, in percent.
     favour: u64,
 }
@@ -106,7 +106,7 @@ impl Habits {
             tasks_first: random.within(30..=95),
             hurry: random.within(20..=80),
             jitter_us: random.within(1..=200),
-            stalls: if random.chance(300) { random.within(1..=60) } else { 0 },
+            look_us: if random.chance(700) { random.within(1..=1_000) } else { 1 },
             favour: if random.chance(300) { random.within(20..=90) } else { 0 },
         }
     }
@@ -388,10 +388,7 @@ impl State {
 
     /// A look at the clock, which takes time itself.
     pub(crate) fn look_at_clock(&mut self) -> u64 {
-        self.clock_us += self.random.below(3);
-        if self.habits.stalls > 0 && self.random.chance(self.habits.stalls) {
-            self.clock_us += 2_500;
-        }
+        self.clock_us += self.random.below(self.habits.look_us + 1);
         self.clock_us
     }
 

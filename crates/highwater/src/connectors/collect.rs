@@ -1,6 +1,6 @@
 //! Memory as a sink, for tests: what was committed, by checkpoint.
 //!
-//! Rows are kept in one place of the process, by the identity of the job's log and the sink's uid, so that they outlive attempts as a
+//! Rows are kept in one place of the process, by the job's name, the identity of its log and the sink's uid, so that they outlive attempts as a
 //! destination outside would. A test kit reads them with [`rows()`] or [`take`].
 
 use std::any::Any;
@@ -26,26 +26,33 @@ pub struct Collect;
 /// The rows of one sink, by checkpoint; each is a `Vec<T>`.
 type Committed = BTreeMap<u64, Box<dyn Any + Send>>;
 
-/// Everything that was collected in this process, by job id and uid.
-static COLLECTED: Mutex<BTreeMap<(String, String), Committed>> = Mutex::new(BTreeMap::new());
+/// Job, job id and uid.
+type Address = (String, String, String);
 
-fn collected() -> MutexGuard<'static, BTreeMap<(String, String), Committed>> {
+/// Everything that was collected in this process.
+static COLLECTED: Mutex<BTreeMap<Address, Committed>> = Mutex::new(BTreeMap::new());
+
+fn collected() -> MutexGuard<'static, BTreeMap<Address, Committed>> {
     COLLECTED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A copy of the rows that the sink `uid` of the job with this id has collected, in the order of checkpoints.
+fn address(job: &str, job_id: &str, uid: &str) -> Address {
+    (job.to_owned(), job_id.to_owned(), uid.to_owned())
+}
+
+/// A copy of the rows that the sink `uid` of the job with this name and id has collected, in the order of checkpoints.
 ///
 /// ```
 /// use highwater::connectors::collect;
-/// assert!(collect::rows::<u64>("no such job", "seen").is_empty());
+/// assert!(collect::rows::<u64>("job", "no such id", "seen").is_empty());
 /// ```
 ///
 /// # Panics
 ///
 /// Panics if the sink's rows are of another type.
-pub fn rows<T: Data>(job_id: &str, uid: &str) -> Vec<T> {
+pub fn rows<T: Data>(job: &str, job_id: &str, uid: &str) -> Vec<T> {
     let collected = collected();
-    let committed = collected.get(&(job_id.to_owned(), uid.to_owned()));
+    let committed = collected.get(&address(job, job_id, uid));
     committed
         .into_iter()
         .flat_map(BTreeMap::values)
@@ -53,22 +60,28 @@ pub fn rows<T: Data>(job_id: &str, uid: &str) -> Vec<T> {
         .collect()
 }
 
-/// The rows that the sink `uid` of the job with this id has collected, by checkpoint, without keeping them.
+/// The rows that the sink `uid` of the job with this name and id has collected, by checkpoint, without keeping them.
 ///
 /// ```
 /// use highwater::connectors::collect;
-/// assert!(collect::take::<u64>("no such job", "seen").is_empty());
+/// assert!(collect::take::<u64>("job", "no such id", "seen").is_empty());
 /// ```
 ///
 /// # Panics
 ///
 /// Panics if the sink's rows are of another type.
-pub fn take<T: Data>(job_id: &str, uid: &str) -> BTreeMap<u64, Vec<T>> {
-    let committed = collected().remove(&(job_id.to_owned(), uid.to_owned())).unwrap_or_default();
+pub fn take<T: Data>(job: &str, job_id: &str, uid: &str) -> BTreeMap<u64, Vec<T>> {
+    let committed = collected().remove(&address(job, job_id, uid)).unwrap_or_default();
     committed
         .into_iter()
         .map(|(checkpoint, rows)| (checkpoint, typed::<T>(rows.as_ref(), uid).clone()))
         .collect()
+}
+
+/// Forgets everything that jobs of this name have collected.
+#[cfg(feature = "simulation")]
+pub(crate) fn forget(job: &str) {
+    collected().retain(|(name, ..), _| name != job);
 }
 
 fn typed<'r, T: 'static>(rows: &'r (dyn Any + Send), uid: &str) -> &'r Vec<T> {
@@ -93,13 +106,13 @@ impl<T: Data> Destination<T> for Collect {
         checkpoint: u64,
         rows: Vec<T>,
     ) -> Result<(), BoxError> {
-        let sink = (from.job_id.clone(), from.uid.clone());
+        let sink = address(&from.job, &from.job_id, &from.uid);
         // The same checkpoint again replaces itself.
         collected().entry(sink).or_default().insert(checkpoint, Box::new(rows));
         Ok(())
     }
 
     fn start_over(&self, from: &PublisherContext) {
-        collected().remove(&(from.job_id.clone(), from.uid.clone()));
+        collected().remove(&address(&from.job, &from.job_id, &from.uid));
     }
 }

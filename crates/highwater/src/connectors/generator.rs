@@ -13,9 +13,6 @@ use highwater_runtime::{Batch, BoxError, Data, Epoch};
 
 use super::IntoSource;
 
-/// So many rows are polled at once.
-const ROWS: u64 = 4096;
-
 /// Rows made by a function from their index.
 ///
 /// ```
@@ -99,7 +96,7 @@ impl<T: Data, F: Fn(u64) -> T + Send + Sync + 'static> Source for Generator<F> {
     }
 
     fn reader(&self, context: ReaderContext) -> Result<Box<dyn Reader>, BoxError> {
-        Ok(Box::new(GeneratorReader::new(self, context.splits, context.env)?))
+        Ok(Box::new(GeneratorReader::new(self, context.splits, context.rows, context.env)?))
     }
 }
 
@@ -107,6 +104,8 @@ struct GeneratorReader<F> {
     make: Arc<F>,
     limit: u64,
     splits: Vec<Split>,
+    /// So many rows are polled at once.
+    rows: u64,
     env: Arc<dyn Env>,
     start: Duration,
     /// Rows a second of this worker's splits.
@@ -133,6 +132,7 @@ impl<F> GeneratorReader<F> {
     fn new(
         generator: &Generator<F>,
         splits: Vec<(String, SplitOffset)>,
+        rows: usize,
         env: Arc<dyn Env>,
     ) -> Result<Self, BoxError> {
         let split = |(id, offset): (String, SplitOffset)| match parse(&id) {
@@ -147,6 +147,7 @@ impl<F> GeneratorReader<F> {
             make: generator.make.clone(),
             limit: generator.limit.unwrap_or(u64::MAX),
             splits,
+            rows: rows as u64,
             start: env.monotonic(),
             env,
             rate: generator.rate.map(|rate| rate as f64 * part),
@@ -156,9 +157,9 @@ impl<F> GeneratorReader<F> {
 
     /// How many rows may be made now.
     fn allowed(&self) -> u64 {
-        let Some(rate) = self.rate else { return ROWS };
+        let Some(rate) = self.rate else { return self.rows };
         let due = (self.env.monotonic() - self.start).as_secs_f64() * rate;
-        (due as u64).saturating_sub(self.made).min(ROWS)
+        (due as u64).saturating_sub(self.made).min(self.rows)
     }
 }
 

@@ -5,7 +5,7 @@ fn reader<F: Fn(u64) -> u64 + Send + Sync + 'static>(
     generator: &Generator<F>,
     splits: Vec<(String, SplitOffset)>,
 ) -> GeneratorReader<F> {
-    GeneratorReader::new(generator, splits, env()).unwrap()
+    GeneratorReader::new(generator, splits, 4096, env()).unwrap()
 }
 
 #[test]
@@ -40,7 +40,8 @@ fn splits_stay_as_they_were() {
     let now = Generator::new(|index| index).splits(5);
     assert_eq!(Source::splits(&now, &at_begin(&old)).unwrap(), old);
     let foreign = vec![("part.csv".to_owned(), SplitOffset::default())];
-    let error = GeneratorReader::new(&now, foreign, env()).map(|_| ()).unwrap_err().to_string();
+    let error =
+        GeneratorReader::new(&now, foreign, 4096, env()).map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("part.csv"), "{error}");
 }
 
@@ -58,10 +59,10 @@ fn a_rate_is_kept() {
     let ids = Source::splits(&generator, &[]).unwrap();
     let env = env();
     let start = env.monotonic();
-    let mut one = GeneratorReader::new(&generator, at_begin(&ids), env.clone()).unwrap();
+    let mut one = GeneratorReader::new(&generator, at_begin(&ids), 4096, env.clone()).unwrap();
     assert_eq!(drain::<u64>(&mut one, env.as_ref()).unwrap().len(), 1_000);
     assert!(env.monotonic() - start >= Duration::from_millis(99));
     // A worker with half of the splits makes half of the rows.
-    let half = GeneratorReader::new(&generator, at_begin(&ids[..4]), env).unwrap();
+    let half = GeneratorReader::new(&generator, at_begin(&ids[..4]), 4096, env).unwrap();
     assert_eq!(half.rate, Some(5_000.0));
 }

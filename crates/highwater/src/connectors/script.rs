@@ -10,9 +10,6 @@ use highwater_runtime::{Batch, BoxError, Control, Data, Epoch};
 
 use super::IntoSource;
 
-/// So many records are polled at once.
-const ROWS: usize = 4096;
-
 const SPLIT: &str = "script";
 
 /// Records and marks, in order.
@@ -123,19 +120,25 @@ impl<T: Data> Source for ScriptSource<T> {
 
     fn reader(&self, context: ReaderContext) -> Result<Box<dyn Reader>, BoxError> {
         let offset = context.splits.into_iter().next().map(|(_, offset)| offset);
-        Ok(Box::new(self.read(offset, context.control)))
+        Ok(Box::new(self.read(offset, context.rows, context.control)))
     }
 }
 
 impl<T: Data> ScriptSource<T> {
     /// A reader from `offset`; none if the split is another worker's.
-    fn read<M: Marks>(&self, offset: Option<SplitOffset>, marks: M) -> ScriptReader<T, M> {
+    fn read<M: Marks>(
+        &self,
+        offset: Option<SplitOffset>,
+        rows: usize,
+        marks: M,
+    ) -> ScriptReader<T, M> {
         let steps = if offset.is_some() { lock(&self.steps).clone() } else { Vec::new() };
         let crashed = self.crashed.clone();
         ScriptReader {
             steps,
             crashed,
             offset,
+            rows,
             moved: false,
             emitted: None,
             requested: false,
@@ -169,6 +172,8 @@ struct ScriptReader<T, M> {
     steps: Vec<Step<T>>,
     crashed: Arc<Mutex<BTreeSet<usize>>>,
     offset: Option<SplitOffset>,
+    /// So many records are polled at once.
+    rows: usize,
     moved: bool,
     /// The interval of the last record that this attempt emitted.
     emitted: Option<u32>,
@@ -194,7 +199,7 @@ impl<T: Data, M: Marks> Reader for ScriptReader<T, M> {
                         _ => None,
                     };
                     let rows: Vec<T> =
-                        self.steps[at..].iter().take(ROWS).map_while(record).collect();
+                        self.steps[at..].iter().take(self.rows).map_while(record).collect();
                     offset.position += rows.len() as u64;
                     offset.records += rows.len() as u64;
                     self.moved = true;

@@ -42,7 +42,7 @@ fn marks_do_what_they_say() {
     let asked = Asked::default();
     let script = Script::new().records([1, 2]).epoch().record(3).checkpoint().crash().record(4);
     let source = source(script);
-    let mut reader = source.read(begin(), asked.clone());
+    let mut reader = source.read(begin(), 4096, asked.clone());
     assert_eq!(poll(&mut reader, 5), "[1, 2]");
     assert_eq!(reader.offsets()[0].1, SplitOffset { position: 2, records: 2, ended: false });
     assert_eq!(reader.offsets(), []);
@@ -61,7 +61,7 @@ fn marks_do_what_they_say() {
 
     // The next attempt begins at the mark that was waited at: everything before it is committed.
     let asked = Asked::default();
-    let mut reader = source.read(Some(offset), asked.clone());
+    let mut reader = source.read(Some(offset), 4096, asked.clone());
     assert_eq!(poll(&mut reader, 7), "[4]");
     assert_eq!(poll(&mut reader, 7), "Ended");
     assert!(asked.0.borrow().0.is_empty());
@@ -70,7 +70,7 @@ fn marks_do_what_they_say() {
 
 #[test]
 fn another_worker_has_nothing_to_read() {
-    let mut reader = source(Script::new().record(1)).read(None, Asked::default());
+    let mut reader = source(Script::new().record(1)).read(None, 4096, Asked::default());
     assert_eq!(poll(&mut reader, 1), "Ended");
     assert_eq!(reader.offsets(), []);
 }
@@ -79,10 +79,11 @@ fn another_worker_has_nothing_to_read() {
 fn a_vector_is_a_source() {
     let source = vec![1_u64].into_source();
     assert_eq!(source.splits(&[]).unwrap(), ["script"]);
-    let mut reader = self::source(Script::new().records(0..10_000)).read(begin(), Asked::default());
+    let mut reader =
+        self::source(Script::new().records(0..10_000)).read(begin(), 4096, Asked::default());
     let mut rows = 0;
     while let Polled::Rows(batch, bytes) = reader.poll(Epoch::new(1, 0)).unwrap() {
-        assert!(batch.len() <= ROWS && bytes == batch.len() * 8);
+        assert!(batch.len() <= 4096 && bytes == batch.len() * 8);
         rows += batch.len();
     }
     assert_eq!(rows, 10_000);

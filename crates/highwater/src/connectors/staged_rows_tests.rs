@@ -71,7 +71,7 @@ fn a_damaged_object_is_an_error() {
     let publisher = sink.publisher(place.publisher("damaged", 1)).unwrap();
     let error = place.wait(publisher.publish(1, items.clone())).unwrap_err().to_string();
     assert!(error.contains(&items[0].name), "{error}");
-    assert!(collect::rows::<u64>("damaged", "out").is_empty());
+    assert!(collect::rows::<u64>("test", "damaged", "out").is_empty());
 }
 
 #[test]
@@ -104,20 +104,20 @@ fn collected_rows_are_by_checkpoint() {
         let items = cut(writer.as_mut(), checkpoint, place.env.as_ref());
         place.wait(publisher.publish(u64::from(checkpoint), items)).unwrap();
     }
-    assert_eq!(collect::rows::<u64>("collected", "out"), [2, 20, 3, 30]);
+    assert_eq!(collect::rows::<u64>("test", "collected", "out"), [2, 20, 3, 30]);
     place.wait(publisher.prepare()).unwrap();
     assert_eq!(
-        collect::take::<u64>("collected", "out"),
+        collect::take::<u64>("test", "collected", "out"),
         [(8, vec![2, 20]), (9, vec![3, 30])].into()
     );
-    assert!(collect::rows::<u64>("collected", "out").is_empty());
+    assert!(collect::rows::<u64>("test", "collected", "out").is_empty());
 
     writer.write(Batch::new(vec![1_u64])).unwrap();
     let items = cut(writer.as_mut(), 10, place.env.as_ref());
     place.wait(publisher.publish(1, items)).unwrap();
     context.starts_over = true;
     place.wait(sink.publisher(context).unwrap().prepare()).unwrap();
-    assert!(collect::rows::<u64>("collected", "out").is_empty());
+    assert!(collect::rows::<u64>("test", "collected", "out").is_empty());
 }
 
 #[test]

@@ -112,6 +112,7 @@ pub(super) fn build<'scope>(
         worker: worker.index,
         workers: worker.peers,
         splits,
+        rows: worker.attempt.settings.batch_rows.max(1),
         env: worker.attempt.env.clone(),
         waker: Waker::new(move || {
             wake.activate().ok();

@@ -11,6 +11,8 @@
 //! assert_eq!(run.attempts(), 2);
 //! # Ok::<(), highwater::Error>(())
 //! ```
+//!
+//! A script crashes where its author thought of it. [`Crashes`] runs a job in a simulated world and crashes it everywhere.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -26,6 +28,15 @@ pub use crate::connectors::{Collect, Script};
 
 use crate::connectors::collect;
 use crate::{Error, Job, Result};
+
+#[cfg(feature = "simulation")]
+mod crashes;
+
+#[cfg(feature = "simulation")]
+pub use crashes::{Crashes, Failure, Simulated, Survived};
+
+/// What a job is called here.
+const JOB: &str = "test";
 
 /// Runs a job with so many workers until its sources end, starting it again after every crash that its script asks for.
 ///
@@ -123,7 +134,7 @@ impl Test {
             // Each attempt has threads of its own, as a process would; what a crash leaves behind can't act for the next one.
             let env: Arc<dyn Env> = Arc::new(RealEnv::new()?);
             let store = self.store.clone();
-            match highwater_runtime::run("test", plan.clone(), settings, env, store, |_| ()) {
+            match highwater_runtime::run(JOB, plan.clone(), settings, env, store, |_| ()) {
                 Err(highwater_runtime::Error::ScriptedCrash) => {}
                 Err(error) => return Err(Error::from(error)),
                 Ok(outcome) => return Ok(Run { outcome, attempts }),
@@ -146,7 +157,7 @@ impl Run {
     ///
     /// Panics if the sink's rows are of another type.
     pub fn committed<T: Data>(&self, uid: &str) -> Vec<T> {
-        collect::rows(&self.outcome.job_id, uid)
+        collect::rows(JOB, &self.outcome.job_id, uid)
     }
 
     /// The last row of each key that the sink `uid` was given: what a running aggregate came to.
