@@ -13,7 +13,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,6 +26,8 @@ use object_store::{
     ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
     Result,
 };
+
+mod direct;
 
 /// What the name of a temporary file begins with. Such files are never listed.
 const TEMPORARY: &str = ".tmp-";
@@ -173,7 +175,10 @@ impl Disk {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(error),
             };
-            let written = payload.iter().try_for_each(|bytes| file.write_all(bytes));
+            let done = direct::write(&path, payload);
+            let written = file
+                .seek(SeekFrom::Start(done))
+                .and_then(|_| rest(payload, done).try_for_each(|piece| file.write_all(piece)));
             return match written.and_then(|()| file.sync_all()) {
                 Ok(()) => Ok((path, file)),
                 Err(error) => {
@@ -203,6 +208,16 @@ impl Disk {
         // L2
         sync_directory(directory)
     }
+}
+
+/// What comes behind the first `skip` bytes of `payload`.
+fn rest(payload: &PutPayload, skip: u64) -> impl Iterator<Item = &[u8]> {
+    let mut skip = skip as usize;
+    payload.iter().map(move |piece| {
+        let skipped = skip.min(piece.len());
+        skip -= skipped;
+        &piece[skipped..]
+    })
 }
 
 fn explain_link(error: io::Error) -> io::Error {
@@ -337,6 +352,8 @@ impl ObjectStore for LocalStore {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn run<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> T {
@@ -390,6 +407,23 @@ mod tests {
             assert_eq!(shallow.objects.len(), 1);
             let temporaries: Vec<_> = store.temporaries(&prefix).try_collect().await.unwrap();
             assert_eq!(temporaries, [Path::from("a/.tmp-x-1-1")]);
+        });
+    }
+
+    #[test]
+    fn large_files_of_any_length_are_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = LocalStore::open(directory.path()).unwrap();
+        run(async move {
+            let path = Path::from("x");
+            for pieces in [[1 << 20, 0, 0], [4096 << 10, 1, 4095], [77, 3 << 20, 1234567]] {
+                let piece = |length: &usize| (0..*length).map(|i| ((i * 7) >> 3) as u8).collect();
+                let payload: PutPayload =
+                    pieces.iter().map(piece).map(Bytes::from_owner::<Vec<u8>>).collect();
+                store.put(&path, payload.clone()).await.unwrap();
+                let found = store.get(&path).await.unwrap().bytes().await.unwrap();
+                assert!(found == Bytes::from(payload), "{pieces:?}");
+            }
         });
     }
 
