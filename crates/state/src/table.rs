@@ -30,7 +30,10 @@ use crate::section::{Section, SectionWriter};
 use crate::{Image, KeyGroups, Kind, StateError};
 use slots::Slots;
 
+pub use entry::{Spot, Upserted};
+
 mod encode;
+mod entry;
 mod restore;
 mod slots;
 #[cfg(test)]
@@ -141,26 +144,6 @@ struct Slot<K, V> {
     changed: u32,
     /// See [`Upserted::mark`].
     mark: u32,
-}
-
-/// An entry that is about to be changed.
-#[derive(Debug)]
-pub struct Upserted<'a, K, V> {
-    /// Its key.
-    pub key: &'a K,
-    /// Its value.
-    pub value: &'a mut V,
-    /// A number that the table's owner may leave with the entry; 0 at the entry's first change in each interval.
-    pub mark: &'a mut u32,
-    /// Where it is.
-    pub spot: Spot,
-}
-
-/// Where an entry of a table is, until any is removed from the table: it can be read again without being looked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Spot {
-    group: u32,
-    number: u32,
 }
 
 /// So many entries are brought into the caches at once. More wouldn't wait any shorter, and might push each other out.
@@ -304,11 +287,12 @@ where
         slots.get(number).map(|slot| &slot.value)
     }
 
-    /// The entry at a spot that the table gave, since when nothing was removed.
+    /// The entry at a spot that the table gave in this interval, since when nothing was removed.
     #[inline]
     pub fn at(&self, spot: Spot) -> (&K, &V) {
         let slot = self.groups[spot.group as usize].slots.get(spot.number);
         let slot = slot.expect("nothing was removed, so the entry is where it was");
+        debug_assert_eq!(slot.changed, self.interval, "whoever has the spot changed the entry");
         (&slot.key, &slot.value)
     }
 
