@@ -23,6 +23,9 @@ pub struct Arguments {
     /// Rounds; the median of each engine counts.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// Only this engine, by its name in the table: for a profiler.
+    #[arg(long)]
+    only: Option<String>,
 }
 
 /// The key of the `index`-th record: all keys come up, in no order that a cache could like.
@@ -31,27 +34,31 @@ pub fn key(index: u64, keys: u64) -> u64 {
 }
 
 pub fn run(arguments: &Arguments) -> highwater::Result<()> {
-    let Arguments { keys, workers, seconds, rounds } = *arguments;
+    let Arguments { keys, workers, seconds, rounds, ref only } = *arguments;
     let window = Duration::from_secs(seconds);
     let mut rates: Vec<(String, Vec<f64>)> = Vec::new();
-    let mut note = |name: &str, rate: f64| match rates.iter_mut().find(|(known, _)| known == name) {
-        Some((_, all)) => all.push(rate),
-        None => rates.push((name.to_owned(), vec![rate])),
-    };
     for _ in 0..rounds {
-        note("highwater", highwater_rate(keys, workers, window, true)?);
-        note("without checkpoints", highwater_rate(keys, workers, window, false)?);
-        note("bare timely", bare::timely(keys, workers, window));
-        note("bare loop", bare::spin(keys, workers, window));
+        for name in ["highwater", "without checkpoints", "bare timely", "bare loop"] {
+            if only.as_ref().is_some_and(|only| only != name) {
+                continue;
+            }
+            let rate = match name {
+                "bare timely" => bare::timely(keys, workers, window),
+                "bare loop" => bare::spin(keys, workers, window),
+                _ => highwater_rate(keys, workers, window, name == "highwater")?,
+            };
+            match rates.iter_mut().find(|(known, _)| known == name) {
+                Some((_, all)) => all.push(rate),
+                None => rates.push((name.to_owned(), vec![rate])),
+            }
+        }
     }
-    let median = |mut all: Vec<f64>| {
+    let measured = |(name, mut all): (String, Vec<f64>)| {
         all.sort_by(f64::total_cmp);
-        all[all.len() / 2]
+        let records_per_second = all[all.len() / 2];
+        Measured { name, records_per_second, least: all[0], most: all[all.len() - 1] }
     };
-    let rows: Vec<Measured> = rates
-        .into_iter()
-        .map(|(name, all)| Measured { name, records_per_second: median(all) })
-        .collect();
+    let rows: Vec<Measured> = rates.into_iter().map(measured).collect();
     print_table(&format!("keyed count+sum, {keys} keys, {workers} workers"), &rows);
     Ok(())
 }

@@ -38,7 +38,10 @@ fn main() -> highwater::Result<()> {
 /// What one engine did.
 struct Measured {
     name: String,
+    /// The median.
     records_per_second: f64,
+    least: f64,
+    most: f64,
 }
 
 fn print_table(title: &str, rows: &[Measured]) {
@@ -56,9 +59,11 @@ fn print_table(title: &str, rows: &[Measured]) {
             })
             .collect();
         println!(
-            "  {:<24} {:>7.2} M records/s   {}",
+            "  {:<24} {:>7.2} ({:.2} to {:.2}) M records/s   {}",
             row.name,
             row.records_per_second / 1e6,
+            row.least / 1e6,
+            row.most / 1e6,
             ratios.join(", ")
         );
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use highwater::testing;
 use highwater_runtime::Settings;
-use highwater_world::{Counts, Ended, Fault, Media, Mix, Random, Run, Scenario};
+use highwater_world::{Counts, Fault, Media, Mix, Random, Run, Scenario};
 
 use crate::graph::{Graph, Op};
 use crate::{check, job};
@@ -91,10 +91,9 @@ impl Trial {
             },
             settings: &|attempt| settings(seed, attempt),
         });
-        let finished = run.attempts.iter().position(|attempt| attempt.ended == Ended::Finished);
         // Who found the job finished may not be who finished it.
         let sure = run.outcome.as_ref().is_some_and(|outcome| !outcome.already_finished);
-        let (splits, before) = match finished {
+        let (splits, before) = match run.done_by {
             Some(attempt) if sure => (splits_at(attempt), splits_at(attempt)),
             _ => (splits_at(usize::MAX), splits_at(0)),
         };

@@ -132,10 +132,19 @@ pub struct ObjectRef {
 impl ObjectRef {
     /// The reference to an object with this name and content.
     pub fn new(name: &str, content: &[u8]) -> Self {
+        ObjectRef::of_pieces(name, [content])
+    }
+
+    /// The reference to an object with this name, whose content comes in pieces.
+    pub fn of_pieces<'a>(
+        name: &str,
+        pieces: impl IntoIterator<Item = &'a [u8], IntoIter: Clone>,
+    ) -> Self {
+        let pieces = pieces.into_iter();
         ObjectRef {
             name: name.to_owned(),
-            bytes: content.len() as u64,
-            checksum: crate::record::checksum(content),
+            bytes: pieces.clone().map(|piece| piece.len() as u64).sum(),
+            checksum: crate::record::checksum_of_pieces(pieces),
         }
     }
 }

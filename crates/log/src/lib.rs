@@ -32,4 +32,5 @@ pub use entry::{
 pub use error::{AppendError, Damage, LogError, Why};
 pub use facts::{Facts, Found};
 pub use log::{Log, Retry, Started};
+pub use object_store::PutPayload;
 pub use store::{LocalStore, Store};

@@ -12,7 +12,14 @@ const MARK: &str = "xxh3:";
 
 /// XXH3 (64 bits) of `content`, as 16 hexadecimal digits.
 pub fn checksum(content: &[u8]) -> String {
-    format!("{:016x}", xxhash_rust::xxh3::xxh3_64(content))
+    checksum_of_pieces([content])
+}
+
+/// The [`checksum`] of what these pieces are together.
+pub fn checksum_of_pieces<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> String {
+    let mut hash = xxhash_rust::xxh3::Xxh3Default::new();
+    pieces.into_iter().for_each(|piece| hash.update(piece));
+    format!("{:016x}", hash.digest())
 }
 
 /// The record of `value`.

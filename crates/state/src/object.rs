@@ -4,7 +4,7 @@
 //! section | section | ... | index (JSON) | length of the index, 8 bytes, little endian | "HWOBJ001"
 //! ```
 //!
-//! The index stands at the end, so that an object is written in one go. Whoever names an object keeps its
+//! The index stands at the end, so that an object is written from its beginning to its end. Whoever names an object keeps its
 //! checksum, which covers all of it.
 
 use bytes::Bytes;
@@ -35,26 +35,30 @@ struct Index {
     sections: Vec<SectionEntry>,
 }
 
-/// Puts sections, each with its operator's uid, into one object.
-pub fn write(sections: &[(String, Section)]) -> Bytes {
-    let size: usize = sections.iter().map(|(_, section)| section.bytes.len()).sum();
-    let mut object = Vec::with_capacity(size + 4096);
+/// Puts sections, each with its operator's uid, into one object: the pieces that it is made of, one after the other.
+///
+/// Sections may be large, and aren't copied.
+pub fn write(sections: &[(String, Section)]) -> Vec<Bytes> {
+    let mut pieces = Vec::with_capacity(sections.len() + 1);
     let mut index = Index { sections: Vec::with_capacity(sections.len()) };
+    let mut offset = 0;
     for (uid, section) in sections {
+        let bytes = section.bytes.len() as u64;
         index.sections.push(SectionEntry {
             uid: uid.clone(),
             head: section.head.clone(),
-            offset: object.len() as u64,
-            bytes: section.bytes.len() as u64,
+            offset,
+            bytes,
         });
-        object.extend_from_slice(&section.bytes);
+        pieces.push(section.bytes.clone());
+        offset += bytes;
     }
-    let start = object.len();
-    serde_json::to_writer(&mut object, &index).expect("an index is plain data, written to memory");
-    let length = (object.len() - start) as u64;
-    object.extend_from_slice(&length.to_le_bytes());
-    object.extend_from_slice(MAGIC);
-    object.into()
+    let mut end = serde_json::to_vec(&index).expect("an index is plain data, written to memory");
+    let length = end.len() as u64;
+    end.extend_from_slice(&length.to_le_bytes());
+    end.extend_from_slice(MAGIC);
+    pieces.push(end.into());
+    pieces
 }
 
 /// An object in memory, opened.

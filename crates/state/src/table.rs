@@ -1,6 +1,6 @@
 //! The keyed state of one operator on one worker, in memory.
 //!
-//! A hash table for each key group, so that no growth ever moves more than one group's entries. Entries carry the
+//! A hash table ([`slots`]) for each key group, so that no growth ever moves more than one group's entries. Entries carry the
 //! interval of their last change. Freezing is O(1): it raises the table's stamp, and a group whose
 //! own stamp is behind sets its lists of changes aside when it is next touched, by a write or by the encoder.
 //!
@@ -21,8 +21,6 @@ use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 use highwater_codec::{Tier, hash_key};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -30,9 +28,14 @@ use serde::de::DeserializeOwned;
 use crate::chain::{Link, Place};
 use crate::section::{Section, SectionWriter};
 use crate::{Image, KeyGroups, Kind, StateError};
+use slots::Slots;
+
+pub use entry::{Spot, Upserted};
 
 mod encode;
+mod entry;
 mod restore;
+mod slots;
 #[cfg(test)]
 mod tests;
 
@@ -149,11 +152,19 @@ struct Slot<K, V> {
     value: V,
     /// The interval of its last change.
     changed: u32,
+    /// See [`Upserted::mark`].
+    mark: u32,
 }
+
+/// So many entries are brought into the caches at once. More wouldn't wait any shorter, and might push each other out.
+pub const WARM: usize = 64;
+
+/// A table with fewer entries is in the caches anyway.
+const WARM_FROM: u64 = 1 << 13;
 
 #[derive(Debug)]
 struct Group<K, V> {
-    slots: HashTable<Slot<K, V>>,
+    slots: Slots<Slot<K, V>>,
     /// Behind the table's stamp: the lists below belong to the frozen interval.
     stamp: u32,
     changed: Vec<u64>,
@@ -207,10 +218,10 @@ pub struct KeyedTable<K, V, H = ByKey> {
     hashing: PhantomData<fn() -> H>,
 }
 
-/// The bits that a hash table looks at: its group is in the upper ones, which all entries of a group share.
+/// The bits that find an entry within its group; the upper ones are the group's, and the same for all of its entries.
 #[inline]
-fn bucket(lookup: u64) -> u64 {
-    lookup.rotate_left(24)
+fn short(lookup: u64) -> u32 {
+    lookup as u32
 }
 
 impl<K, V> Group<K, V> {
@@ -243,7 +254,7 @@ where
     /// An empty table for the key groups of `range`.
     pub fn new(name: &str, kind: Kind, key_groups: KeyGroups, range: Range<u32>) -> Self {
         let groups = range.clone().map(|_| Group {
-            slots: HashTable::new(),
+            slots: Slots::new(),
             stamp: 0,
             changed: Vec::new(),
             deleted: Vec::new(),
@@ -282,17 +293,44 @@ where
     #[inline]
     pub fn get_hashed(&self, group: u64, lookup: u64, key: &K) -> Option<&V> {
         let slots = &self.groups[self.group_index(group)].slots;
-        slots.find(bucket(lookup), |slot| slot.key == *key).map(|slot| &slot.value)
+        let number = slots.find(short(lookup), |slot| slot.key == *key)?;
+        slots.get(number).map(|slot| &slot.value)
+    }
+
+    /// The entry at a spot that the table gave in this interval, since when nothing was removed.
+    #[inline]
+    pub fn at(&self, spot: Spot) -> (&K, &V) {
+        let slot = self.groups[spot.group as usize].slots.get(spot.number);
+        let slot = slot.expect("nothing was removed, so the entry is where it was");
+        debug_assert_eq!(slot.changed, self.interval, "whoever has the spot changed the entry");
+        (&slot.key, &slot.value)
+    }
+
+    /// Brings the entries of at most [`WARM`] keys, whose hashes are these, into the caches, if they are there at all.
+    ///
+    /// Nothing but time depends on it. One after the other, each search would wait for memory twice; here all loads of a kind
+    /// are under way together.
+    pub fn warm(&self, hashes: impl Iterator<Item = (u64, u64)> + Clone) {
+        if self.entries < WARM_FROM {
+            return;
+        }
+        let slots = |group| &self.groups[self.group_index(group)].slots;
+        let homes = hashes.clone().map(|(group, lookup)| slots(group).home(short(lookup)));
+        std::hint::black_box(homes.fold(0, |read, word| read ^ word));
+        let found = hashes.filter_map(|(group, lookup)| {
+            let slots = slots(group);
+            slots.all(short(lookup)).next().and_then(|number| slots.get(number))
+        });
+        std::hint::black_box(found.fold(0, |read, slot| read ^ slot.changed));
     }
 
     /// The value of `key` to be changed, made by `init` if there is none.
     pub fn upsert(&mut self, key: K, init: impl FnOnce() -> V) -> &mut V {
         let (group, lookup) = (H::group(&key), H::lookup(&key));
-        self.upsert_hashed(group, lookup, key, init).0
+        self.upsert_hashed(group, lookup, key, init).value
     }
 
-    /// As [`upsert`](Self::upsert), with hashes that the caller knows; also answers whether this is the entry's first change in
-    /// this interval.
+    /// As [`upsert`](Self::upsert), with hashes that the caller knows.
     #[inline]
     pub fn upsert_hashed(
         &mut self,
@@ -300,36 +338,35 @@ where
         lookup: u64,
         key: K,
         init: impl FnOnce() -> V,
-    ) -> (&mut V, bool) {
+    ) -> Upserted<'_, K, V> {
         let index = self.group_index(group);
         let (stamp, interval) = (self.stamp, self.interval);
         let group = &mut self.groups[index];
         group.settle(stamp);
-        let hasher = |slot: &Slot<K, V>| bucket(H::lookup(&slot.key));
-        match group.slots.entry(bucket(lookup), |slot| slot.key == key, hasher) {
-            Entry::Occupied(slot) => {
-                let slot = slot.into_mut();
-                let first = slot.changed != interval;
-                if first {
-                    if let Some(frozen) = &mut group.frozen {
-                        frozen.saved.push(Slot {
-                            key: slot.key.clone(),
-                            value: slot.value.clone(),
-                            changed: slot.changed,
-                        });
-                    }
-                    group.changed.push(lookup);
-                    slot.changed = interval;
-                }
-                (&mut slot.value, first)
-            }
-            Entry::Vacant(slot) => {
+        let number = match group.slots.find(short(lookup), |slot| slot.key == key) {
+            Some(number) => number,
+            None => {
                 self.entries += 1;
                 group.changed.push(lookup);
-                let slot = slot.insert(Slot { key, value: init(), changed: interval });
-                (&mut slot.into_mut().value, true)
+                let slot = Slot { key, value: init(), changed: interval, mark: 0 };
+                group.slots.push(short(lookup), slot)
             }
+        };
+        let slot = group.slots.get_mut(number);
+        if slot.changed != interval {
+            if let Some(frozen) = &mut group.frozen {
+                frozen.saved.push(Slot {
+                    key: slot.key.clone(),
+                    value: slot.value.clone(),
+                    ..*slot
+                });
+            }
+            group.changed.push(lookup);
+            slot.changed = interval;
+            slot.mark = 0;
         }
+        let spot = Spot { group: index as u32, number };
+        Upserted { key: &slot.key, value: &mut slot.value, mark: &mut slot.mark, spot }
     }
 
     /// Sets the value of `key`.
@@ -353,8 +390,9 @@ where
         let interval = self.interval;
         let group = &mut self.groups[index];
         group.settle(stamp);
-        let found = group.slots.find_entry(bucket(lookup), |slot| slot.key == *key).ok()?;
-        let (slot, _) = found.remove();
+        let number = group.slots.find(short(lookup), |slot| slot.key == *key)?;
+        let rehash = |slot: &Slot<K, V>| short(H::lookup(&slot.key));
+        let slot = group.slots.remove(number, short(lookup), rehash);
         self.entries -= 1;
         group.deleted.push(slot.key.clone());
         if slot.changed != interval
@@ -389,7 +427,7 @@ where
     ) -> Result<(), E> {
         let verdicts = {
             let mut verdicts = Vec::new();
-            for slot in &self.groups[index].slots {
+            for slot in self.groups[index].slots.iter() {
                 match visitor(&slot.key, &slot.value)? {
                     Verdict::Keep => {}
                     Verdict::Set(value) => verdicts.push((slot.key.clone(), Some(value))),

@@ -211,8 +211,10 @@ struct Open {
 }
 
 impl NewFile for Open {
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.disk.lock().contents[self.content].bytes.extend_from_slice(bytes);
+    fn write(&mut self, content: &PutPayload) -> io::Result<()> {
+        let mut inner = self.disk.lock();
+        let bytes = &mut inner.contents[self.content].bytes;
+        content.iter().for_each(|piece| bytes.extend_from_slice(piece));
         Ok(())
     }
 
@@ -333,7 +335,7 @@ mod tests {
 
     fn write(disk: &SimDisk, sync: bool) {
         let mut file = disk.create(FilePath::new("/d/file")).unwrap();
-        file.write_all(b"whole").unwrap();
+        file.write(&PutPayload::from_static(b"whole")).unwrap();
         if sync {
             file.sync().unwrap();
         }

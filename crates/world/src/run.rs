@@ -81,6 +81,8 @@ pub struct Run {
     pub outcome: Option<Outcome>,
     /// Every attempt.
     pub attempts: Vec<Attempt>,
+    /// The attempt that was the first to say that the job is done.
+    pub done_by: Option<usize>,
     /// The world, at its end.
     pub world: World,
     /// What it went through.
@@ -102,6 +104,7 @@ pub fn run(scenario: Scenario<'_>) -> Run {
         settings,
         alive: BTreeMap::new(),
         attempts: Vec::new(),
+        done_by: None,
         flips,
     };
     let ended = controller.run();
@@ -121,7 +124,8 @@ pub fn run(scenario: Scenario<'_>) -> Run {
         violation = Some(Violation(panic.clone()));
     }
     let store = world.store();
-    Run { violation, outcome, attempts: controller.attempts, world, counts, store }
+    let Controller { attempts, done_by, .. } = controller;
+    Run { violation, outcome, attempts, done_by, world, counts, store }
 }
 
 struct Controller<'j> {
@@ -132,6 +136,7 @@ struct Controller<'j> {
     settings: &'j dyn Fn(usize) -> Settings,
     alive: BTreeMap<ProcessId, Alive>,
     attempts: Vec<Attempt>,
+    done_by: Option<usize>,
     flips: bool,
 }
 
@@ -203,6 +208,7 @@ impl Controller<'_> {
             Ok(None) => Ok(Next::GoOn),
             Ok(Some(Ok(outcome))) => {
                 *ended = Ended::Finished;
+                self.done_by.get_or_insert(alive.attempt);
                 match outcome.finished {
                     true => Ok(Next::Done(outcome)),
                     false => Err(Violation("the job stopped, and nobody asked it to".to_owned())),

@@ -1,61 +1,28 @@
 //! Which keys changed in which epoch, without hashing or comparing anything twice.
 //!
-//! An accumulator carries the youngest epoch in which it was touched ([`Marked`]). A touch by an older epoch or by the
-//! same one adds nothing; a touch by a younger one puts the key on that epoch's list.
+//! An accumulator's entry is marked with the youngest epoch in which it was touched ([`touch`]). A touch by an older epoch or by
+//! the same one adds nothing; a touch by a younger one puts the entry on that epoch's list.
 //!
 //! Epochs overlap, so a key may be touched by epoch 5 and then by epoch 4. It is then listed for 5 only, whose row
 //! tells both changes; rows of 4 that came before are told by either. No key is on a list twice, and every touched key is on
 //! the list of an epoch that isn't complete yet.
 //!
-//! The lists are no state: an interval ends only when all its epochs are complete, so they are empty at every checkpoint.
+//! The lists are no state: an interval ends only when all its epochs are complete, so they are empty at every checkpoint. So
+//! a mark needn't tell the interval, and the table clears it when the next one begins.
 
 use std::collections::VecDeque;
 
 use highwater_runtime::Epoch;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A value with the youngest epoch that touched it. Stored as the value alone.
-#[derive(Clone)]
-pub(super) struct Marked<A> {
-    pub(super) value: A,
-    mark: u64,
-}
-
-impl<A> Marked<A> {
-    pub(super) fn new(value: A) -> Self {
-        Marked { value, mark: NEVER }
-    }
-
-    /// Whether a touch in `epoch` would be the first that the epoch's list has to know of.
-    #[inline]
-    pub(super) fn is_new_in(&self, epoch: Epoch) -> bool {
-        self.mark < mark(epoch)
-    }
-
-    /// Touches the value in `epoch`.
-    #[inline]
-    pub(super) fn touch(&mut self, epoch: Epoch) {
-        self.mark = mark(epoch);
-    }
-}
-
-const NEVER: u64 = 0;
-
+/// Marks an entry as touched in `epoch`, and answers whether this is the first touch that the epoch's list has to know of.
 #[inline]
-fn mark(epoch: Epoch) -> u64 {
-    epoch.timestamp() + 1
-}
-
-impl<A: Serialize> Serialize for Marked<A> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.value.serialize(serializer)
+pub(super) fn touch(mark: &mut u32, epoch: Epoch) -> bool {
+    let touched = epoch.number() + 1;
+    let is_first = *mark < touched;
+    if is_first {
+        *mark = touched;
     }
-}
-
-impl<'de, A: Deserialize<'de>> Deserialize<'de> for Marked<A> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        A::deserialize(deserializer).map(Marked::new)
-    }
+    is_first
 }
 
 /// Something of each epoch that isn't complete yet, oldest first.

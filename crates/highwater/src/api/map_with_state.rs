@@ -93,11 +93,11 @@ where
                 Change::Set(state) => {
                     // Taken if the key is new, and otherwise set below.
                     let mut state = Some(state);
-                    let (slot, _) = self
+                    let entry = self
                         .states
                         .upsert_hashed(hash, hash, key, || state.take().expect("taken once"));
                     if let Some(state) = state {
-                        *slot = state;
+                        *entry.value = state;
                     }
                 }
                 Change::Remove => drop(self.states.remove_hashed(hash, hash, &key)),

@@ -1,7 +1,6 @@
 //! Running aggregates: one value for each key, for ever, told whenever it has changed.
 
 use std::fmt;
-use std::mem::needs_drop;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,9 +9,9 @@ use std::vec;
 use highwater_runtime::{
     Batch, BoxError, Data, Epoch, EpochEnd, Keyed, Operator, OperatorContext, Outputs, Work,
 };
-use highwater_state::{KeyedTable, Kind, StateTable};
+use highwater_state::{KeyedTable, Kind, Spot, StateTable, Upserted, WARM};
 
-use super::changed::{Marked, PerEpoch};
+use super::changed::{PerEpoch, touch};
 use super::stateless::emit;
 use super::step::Step;
 use super::{BATCH_ROWS, SLICE_ROWS, Stream};
@@ -74,10 +73,11 @@ impl<K, O> fmt::Debug for Running<K, O> {
 /// The operator: one lookup a record.
 pub(super) struct RunningOperator<K, V, S: Step<V>> {
     step: Arc<S>,
-    accumulators: KeyedTable<K, Marked<S::Acc>>,
-    changed: PerEpoch<(u64, K)>,
+    accumulators: KeyedTable<K, S::Acc>,
+    /// Nothing is ever removed from the table, so spots hold.
+    changed: PerEpoch<Spot>,
     /// What is left to emit of the epoch that is being completed.
-    emitting: vec::IntoIter<(u64, K)>,
+    emitting: vec::IntoIter<Spot>,
     every_record: bool,
 }
 
@@ -93,49 +93,33 @@ impl<K: Data + Eq, V: Data, S: Step<V>> RunningOperator<K, V, S> {
         }
     }
 
-    /// Adds a value to its key's accumulator.
+    /// Adds every value to its key's accumulator, and shows each to `seen` afterwards.
     #[inline]
-    fn add(&mut self, hash: u64, key: K, value: V) -> &mut Marked<S::Acc> {
-        // Taken by whichever of the two needs it.
-        let mut value = Some(value);
-        let (acc, _) = self.accumulators.upsert_hashed(hash, hash, key, || {
-            Marked::new(self.step.first(value.take().expect("taken once")))
-        });
-        if let Some(value) = value {
-            self.step.add(&mut acc.value, value);
-        }
-        acc
-    }
-
-    fn add_and_emit(&mut self, keyed: Keyed<K, V>, out: &mut Outputs) {
-        let mut rows = Vec::with_capacity(keyed.rows.len());
-        for (hash, (key, value)) in keyed.hashes.into_iter().zip(keyed.rows) {
-            let copy = key.clone();
-            let step = self.step.clone();
-            let acc = self.add(hash, key, value);
-            rows.push((copy, step.out(&acc.value)));
-        }
-        emit(out, 0, Batch::new(rows));
-    }
-
-    fn add_and_list(&mut self, epoch: Epoch, keyed: Keyed<K, V>) {
-        let mut list = std::mem::take(self.changed.of(epoch));
-        for (hash, (key, value)) in keyed.hashes.into_iter().zip(keyed.rows) {
-            // The table keeps the key, so the list needs a copy made before it is known whether the list needs it. A key that
-            // owns nothing is copied for free. For one that does, looking first costs less than a copy.
-            let copy = if needs_drop::<K>() {
-                let acc = self.accumulators.get_hashed(hash, hash, &key);
-                acc.is_none_or(|acc| acc.is_new_in(epoch)).then(|| key.clone())
-            } else {
-                Some(key.clone())
-            };
-            let acc = self.add(hash, key, value);
-            if acc.is_new_in(epoch) {
-                acc.touch(epoch);
-                list.push((hash, copy.expect("copied, since it is new")));
+    fn add(&mut self, keyed: Keyed<K, V>, mut seen: impl FnMut(&S, Upserted<'_, K, S::Acc>)) {
+        let Keyed { hashes, rows } = keyed;
+        let (accumulators, step) = (&mut self.accumulators, &*self.step);
+        for (index, (key, value)) in rows.into_iter().enumerate() {
+            if index % WARM == 0 {
+                let soon = &hashes[index..hashes.len().min(index + WARM)];
+                accumulators.warm(soon.iter().map(|hash| (*hash, *hash)));
             }
+            // Taken by whichever of the two needs it.
+            let mut value = Some(value);
+            let first = || step.first(value.take().expect("taken once"));
+            let hash = hashes[index];
+            let entry = accumulators.upsert_hashed(hash, hash, key, first);
+            if let Some(value) = value {
+                step.add(entry.value, value);
+            }
+            seen(step, entry);
         }
-        *self.changed.of(epoch) = list;
+    }
+
+    /// What an accumulator comes to, with its key.
+    #[inline]
+    fn row(&self, spot: Spot) -> (K, S::Out) {
+        let (key, acc) = self.accumulators.at(spot);
+        (key.clone(), self.step.out(acc))
     }
 }
 
@@ -149,9 +133,17 @@ impl<K: Data + Eq, V: Data, S: Step<V>> Operator for RunningOperator<K, V, S> {
     ) -> Result<(), BoxError> {
         let keyed = batch.take::<Keyed<K, V>>()?;
         if self.every_record {
-            self.add_and_emit(keyed, out);
+            let mut rows = Vec::with_capacity(keyed.rows.len());
+            self.add(keyed, |step, entry| rows.push((entry.key.clone(), step.out(entry.value))));
+            emit(out, 0, Batch::new(rows));
         } else {
-            self.add_and_list(epoch, keyed);
+            let mut list = std::mem::take(self.changed.of(epoch));
+            self.add(keyed, |_, entry| {
+                if touch(entry.mark, epoch) {
+                    list.push(entry.spot);
+                }
+            });
+            *self.changed.of(epoch) = list;
         }
         Ok(())
     }
@@ -161,17 +153,8 @@ impl<K: Data + Eq, V: Data, S: Step<V>> Operator for RunningOperator<K, V, S> {
             self.emitting = self.changed.take(end.epoch).into_iter();
         }
         for _ in 0..SLICE_ROWS / BATCH_ROWS {
-            let (accumulators, step) = (&self.accumulators, &self.step);
-            let rows: Vec<(K, S::Out)> = self
-                .emitting
-                .by_ref()
-                .take(BATCH_ROWS)
-                .map(|(hash, key)| {
-                    let acc = accumulators.get_hashed(hash, hash, &key);
-                    let out = step.out(&acc.expect("a changed key has an accumulator").value);
-                    (key, out)
-                })
-                .collect();
+            let spots: Vec<Spot> = self.emitting.by_ref().take(BATCH_ROWS).collect();
+            let rows: Vec<(K, S::Out)> = spots.into_iter().map(|spot| self.row(spot)).collect();
             emit(out, 0, Batch::new(rows));
         }
         Ok(if self.emitting.len() == 0 { Work::Done } else { Work::More })

@@ -214,7 +214,8 @@ impl Rig {
                 }
             }
             let name = format!("i{}-w{number}", self.interval);
-            self.objects.push(Object::open(&name, object::write(&sections)).unwrap());
+            self.objects
+                .push(Object::open(&name, object::write(&sections).concat().into()).unwrap());
         }
     }
 

@@ -60,7 +60,7 @@ where
     /// Makes the values of a batch state.
     fn take_in(&mut self, keyed: Keyed<K, V>) {
         for (hash, (key, value)) in keyed.hashes.into_iter().zip(keyed.rows) {
-            self.values.upsert_hashed(hash, hash, key, Vec::new).0.push(value);
+            self.values.upsert_hashed(hash, hash, key, Vec::new).value.push(value);
         }
     }
 

@@ -203,7 +203,7 @@ async fn put(
 ) -> Option<Result<ObjectRef, BoxError>> {
     let mut delay = RETRY.0;
     loop {
-        match log.put_object(name, content.clone()).await {
+        match log.put_object(name, content.clone().into()).await {
             Ok(object) => return Some(Ok(object)),
             Err(error @ LogError::Unavailable { .. }) => {
                 tracing::warn!(%name, %error, "can't stage rows; trying again");

@@ -17,10 +17,10 @@ use crate::connectors::collect;
 static RUNS: AtomicU64 = AtomicU64::new(0);
 
 /// The order in which an exhaustive check has things happen is drawn so many times.
-const ORDERS: u64 = 5;
+const ORDERS: u64 = 3;
 
 /// Of the crashes in one order, so many are tried at the most.
-const CRASHES_MAX: u64 = 500;
+const CRASHES_MAX: u64 = 300;
 
 /// Runs a job in a simulated world, again and again, and crashes it in every run: everywhere once, or at random places.
 ///
@@ -81,8 +81,8 @@ pub struct Crashes {
 }
 
 impl Crashes {
-    /// One crash in each run, at each point at which there can be one, in turn: after every step of the scheduler. That for five
-    /// orders in which things happen; in each, if there are more than 500 steps, evenly spaced ones.
+    /// One crash in each run, at each point at which there can be one, in turn: after every step of the scheduler. That for three
+    /// orders in which things happen; in each, if there are more than 300 steps, evenly spaced ones.
     pub fn exhaustive() -> Self {
         Crashes { seeds: None, start: 0, workers: vec![2, 1, 3], mix: Mix::CRASHES }
     }
@@ -144,9 +144,10 @@ impl Crashes {
                     let crash = |step| vec![Fault { when: When::Step(step), what: What::Kill }];
                     trials.extend((1..=steps).step_by(every).map(|step| (seed, crash(step))));
                 }
-                Some(seeds) => trials.extend((self.start..self.start + seeds).map(|seed| {
-                    (seed, self.mix.draw(&mut Random::new(seed, "faults"), steps))
-                })),
+                Some(seeds) => trials
+                    .extend((self.start..self.start + seeds).map(|seed| {
+                        (seed, self.mix.draw(&mut Random::new(seed, "faults"), steps))
+                    })),
             }
         }
         for (seed, faults) in trials {
@@ -225,7 +226,9 @@ fn settings(seed: u64, attempt: usize, workers: &[usize]) -> Settings {
         epoch: Duration::from_micros(random.within(200..=3_000)),
         trigger: Duration::from_micros(random.below(10_000)),
         checkpoint_interval: Some(Duration::from_micros(random.within(1_000..=10_000))),
+        // Little is under way at once, so that crashes find jobs in the midst of their input.
         batch_rows: random.within(1..=4) as usize,
+        in_flight_bytes: random.within(1..=400) as usize,
         exchange_bytes: true,
         ..Settings::default()
     }

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, stream};
 use object_store::path::Path;
-use object_store::{ObjectStoreExt, PutMode};
+use object_store::{ObjectStoreExt, PutMode, PutPayload};
 
 use crate::decide::Holding;
 use crate::entry::{FORMAT, Manifest, ObjectRef};
@@ -30,17 +30,18 @@ impl Log {
     /// # Errors
     ///
     /// If the store can't be written, or the name is taken by another content.
-    pub async fn put_object(&self, name: &str, bytes: Bytes) -> Result<ObjectRef, LogError> {
+    pub async fn put_object(&self, name: &str, content: PutPayload) -> Result<ObjectRef, LogError> {
         let path = self.path(name)?;
-        let object = ObjectRef::new(name, &bytes);
+        let pieces: Vec<&[u8]> = content.iter().map(|piece| &**piece).collect();
+        let object = ObjectRef::of_pieces(name, pieces.iter().copied());
         let mut tries = Tries { log: self, made: 0 };
         loop {
             let put = PutMode::Create.into();
-            let why = match self.store.objects().put_opts(&path, bytes.clone().into(), put).await {
+            let why = match self.store.objects().put_opts(&path, content.clone(), put).await {
                 Ok(_) => return Ok(object),
                 // Perhaps by this very call, if an answer was lost, so that it isn't known to be durable.
                 Err(object_store::Error::AlreadyExists { .. }) => match self.fetch(name).await? {
-                    Some(found) if found == bytes => {
+                    Some(found) if found == *pieces.concat() => {
                         self.make_durable(name).await?;
                         return Ok(object);
                     }
@@ -96,7 +97,7 @@ impl Log {
     ) -> Result<ObjectRef, LogError> {
         let name = names::manifest(attempt, interval);
         let bytes = self.encode(&name, manifest)?;
-        self.put_object(&name, bytes).await
+        self.put_object(&name, bytes.into()).await
     }
 
     /// Reads a manifest and makes sure that it is whole.

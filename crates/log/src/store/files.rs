@@ -2,8 +2,12 @@
 
 use std::fmt::Debug;
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::Path;
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use object_store::PutPayload;
+
+mod direct;
 
 /// A file system, as far as a store writes to it.
 pub trait FileSystem: Debug + Send + Sync {
@@ -62,12 +66,12 @@ pub trait FileSystem: Debug + Send + Sync {
 
 /// A file that is being written.
 pub trait NewFile: Send {
-    /// Appends bytes.
+    /// Writes all that is ever in it.
     ///
     /// # Errors
     ///
-    /// If that can't be done.
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// If that can't be done; part of it may be there.
+    fn write(&mut self, content: &PutPayload) -> io::Result<()>;
 
     /// Makes what was written durable.
     ///
@@ -91,7 +95,8 @@ impl FileSystem for MachineFiles {
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn NewFile>> {
-        Ok(Box::new(File::options().write(true).create_new(true).open(path)?))
+        let file = File::options().write(true).create_new(true).open(path)?;
+        Ok(Box::new(MachineFile { path: path.to_owned(), file }))
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -116,12 +121,29 @@ impl FileSystem for MachineFiles {
     }
 }
 
-impl NewFile for File {
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        Write::write_all(self, bytes)
+struct MachineFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl NewFile for MachineFile {
+    fn write(&mut self, content: &PutPayload) -> io::Result<()> {
+        let done = direct::write(&self.path, content);
+        self.file.seek(SeekFrom::Start(done))?;
+        rest(content, done).try_for_each(|piece| self.file.write_all(piece))
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.sync_all()
+        self.file.sync_all()
     }
+}
+
+/// What comes behind the first `skip` bytes of `payload`.
+fn rest(payload: &PutPayload, skip: u64) -> impl Iterator<Item = &[u8]> {
+    let mut skip = skip as usize;
+    payload.iter().map(move |piece| {
+        let skipped = skip.min(piece.len());
+        skip -= skipped;
+        &piece[skipped..]
+    })
 }

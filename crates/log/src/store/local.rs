@@ -186,7 +186,7 @@ impl Disk {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(error),
             };
-            let written = payload.iter().try_for_each(|bytes| file.write_all(bytes));
+            let written = file.write(payload);
             return match written.and_then(|()| file.sync()) {
                 Ok(()) => Ok(path),
                 Err(error) => {
@@ -347,6 +347,8 @@ impl ObjectStore for LocalStore {
 mod tests {
     use std::fs;
 
+    use bytes::Bytes;
+
     use super::*;
 
     fn run<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> T {
@@ -400,6 +402,23 @@ mod tests {
             assert_eq!(shallow.objects.len(), 1);
             let temporaries: Vec<_> = store.temporaries(&prefix).try_collect().await.unwrap();
             assert_eq!(temporaries, [Path::from("a/.tmp-x-1-1")]);
+        });
+    }
+
+    #[test]
+    fn large_files_of_any_length_are_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = LocalStore::open(directory.path()).unwrap();
+        run(async move {
+            let path = Path::from("x");
+            for pieces in [[1 << 20, 0, 0], [4096 << 10, 1, 4095], [77, 3 << 20, 1234567]] {
+                let piece = |length: &usize| (0..*length).map(|i| ((i * 7) >> 3) as u8).collect();
+                let payload: PutPayload =
+                    pieces.iter().map(piece).map(Bytes::from_owner::<Vec<u8>>).collect();
+                store.put(&path, payload.clone()).await.unwrap();
+                let found = store.get(&path).await.unwrap().bytes().await.unwrap();
+                assert!(found == Bytes::from(payload), "{pieces:?}");
+            }
         });
     }
 

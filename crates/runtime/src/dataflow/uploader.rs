@@ -233,7 +233,8 @@ impl Uploader {
         let phases = env.clone();
         let task = async move {
             let _phase = highwater_env::enter(&phases, Phase::Uploading);
-            let object = object::write(&sections);
+            let object = object::write(&sections).into_iter().collect();
+            drop(sections);
             done.send(log.put_object(&name, object).await.map(Some)).ok();
             wake();
         };

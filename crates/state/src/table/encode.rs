@@ -4,7 +4,7 @@ use arrow_array::BooleanArray;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{FrozenGroup, Group, Hashing, KeyedTable, Slice, bucket};
+use super::{FrozenGroup, Group, Hashing, KeyedTable, Slice, short};
 use crate::StateError;
 use crate::chain::{self, LINK_BYTES_MIN, Link, Place};
 use crate::section::GroupRows;
@@ -169,7 +169,8 @@ fn gather<'a, K, V, H>(
             for &lookup in list {
                 // An entry that changed again later is in a later list, too. All entries of one hash are taken, so that
                 // keys whose hashes collide are never lost; at worst they are written twice.
-                let slots = group.slots.iter_hash(bucket(lookup)).filter(|slot| {
+                let found = group.slots.all(short(lookup));
+                let slots = found.filter_map(|number| group.slots.get(number)).filter(|slot| {
                     (since..=until).contains(&slot.changed) && H::lookup(&slot.key) == lookup
                 });
                 for slot in slots {

@@ -4,7 +4,7 @@ use highwater_codec::ColumnReader;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Hashing, KeyedTable, Slot, bucket};
+use super::{Hashing, KeyedTable, Slot, short};
 use crate::StateError;
 use crate::chain::{LINK_BYTES_MIN, Link, Place};
 use crate::image::{Image, Wanted};
@@ -32,7 +32,7 @@ where
             let bytes = wanted.section.bytes * rows.rows / head.rows.max(1);
             if rows.since == 0 {
                 assert!(group.slots.is_empty(), "image 1: a whole copy comes first");
-                group.slots.reserve(rows.rows as usize, |_| 0);
+                group.slots.reserve(rows.rows as usize);
             }
             group.chain.push(Link {
                 place: Place::Restored(wanted.object),
@@ -80,14 +80,11 @@ where
                     let (state, stored) = (self.name.clone(), rows.group);
                     return Err(StateError::Moved { state, stored, hashed });
                 }
-                let found = group.slots.entry(
-                    bucket(lookup),
-                    |slot: &Slot<K, V>| slot.key == key,
-                    |slot| bucket(H::lookup(&slot.key)),
-                );
+                let found = group.slots.find(short(lookup), |slot| slot.key == key);
                 if batch.deleted.value(row) {
-                    if let hashbrown::hash_table::Entry::Occupied(slot) = found {
-                        slot.remove();
+                    if let Some(number) = found {
+                        let rehash = |slot: &Slot<K, V>| short(H::lookup(&slot.key));
+                        group.slots.remove(number, short(lookup), rehash);
                         self.entries -= 1;
                     }
                     link.deleted.push(key);
@@ -97,11 +94,11 @@ where
                 if rows.since > 0 {
                     link.hashes.push(lookup);
                 }
-                let slot = Slot { key, value, changed: interval };
+                let slot = Slot { key, value, changed: interval, mark: 0 };
                 match found {
-                    hashbrown::hash_table::Entry::Occupied(mut old) => *old.get_mut() = slot,
-                    hashbrown::hash_table::Entry::Vacant(place) => {
-                        place.insert(slot);
+                    Some(number) => *group.slots.get_mut(number) = slot,
+                    None => {
+                        group.slots.push(short(lookup), slot);
                         self.entries += 1;
                     }
                 }

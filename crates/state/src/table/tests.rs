@@ -115,7 +115,7 @@ impl World {
                     .map(|section| ("op".to_owned(), section))
                     .collect();
                 let name = format!("c{}-i{}-w{worker}", self.crashes, pending.interval);
-                let object = Object::open(&name, object::write(&sections)).unwrap();
+                let object = Object::open(&name, object::write(&sections).concat().into()).unwrap();
                 self.objects.push((object, Some((worker, pending.interval))));
             }
             self.committed = pending.model;

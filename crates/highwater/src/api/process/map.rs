@@ -56,9 +56,9 @@ impl<M: Key, T: Data> Map<M, T> {
         let lookup = lookup(&place);
         map.places.insert(hash, lookup, &place);
         let mut value = Some(value);
-        let (slot, _) =
+        let entry =
             map.entries.upsert_hashed(hash, lookup, place, || value.take().expect("taken once"));
-        value.map(|value| std::mem::replace(slot, value))
+        value.map(|value| std::mem::replace(entry.value, value))
     }
 
     /// Removes the value at `at`, and gives it.

@@ -42,10 +42,10 @@ impl<T: Data> Value<T> {
     pub fn set<P: Process>(&self, cx: &mut Context<P>, value: T) {
         let (table, hash, key) = cx.state_mut::<ValueTable<P::Key, T>>(self.index);
         let mut value = Some(value);
-        let (slot, _) =
+        let entry =
             table.0.upsert_hashed(hash, hash, key.clone(), || value.take().expect("taken once"));
         if let Some(value) = value {
-            *slot = value;
+            *entry.value = value;
         }
     }
 
