@@ -120,7 +120,51 @@ fn bytes(text: &str) -> Result<usize, String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+    use proptest::prelude::*;
+
     use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Job {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn argument() -> impl Strategy<Value = String> {
+        let name = prop_oneof![
+            Just("--workers"),
+            Just("--checkpoints"),
+            Just("--checkpoint-interval"),
+            Just("--keep"),
+            Just("--trigger"),
+            Just("--epoch"),
+            Just("--in-flight"),
+            Just("--quiet"),
+            Just("-w"),
+        ];
+        prop_oneof![
+            name.prop_map(str::to_owned),
+            any::<u64>().prop_map(|number| number.to_string()),
+            (any::<u64>(), "(ms|s|m|h|KB|MB|GB)")
+                .prop_map(|(number, unit)| format!("{number}{unit}")),
+            ".{0,12}",
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_arguments_are_understood_or_refused(
+            arguments in proptest::collection::vec(argument(), 0..6),
+        ) {
+            let arguments = std::iter::once("job".to_owned()).chain(arguments);
+            if let Ok(job) = Job::try_parse_from(arguments) {
+                drop(job.options.settings());
+            }
+        }
+    }
 
     #[test]
     fn times_and_sizes_have_units() {

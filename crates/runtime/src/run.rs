@@ -24,6 +24,9 @@ use crate::{Error, Settings};
 /// A worker with nothing to do looks around at least so often.
 const PARK_MAX: Duration = Duration::from_millis(50);
 
+/// More threads than this are a mistake.
+const WORKERS_MAX: usize = 1024;
+
 /// So long a failed attempt waits for workers that are in the middle of a step.
 const LEAVE_MAX: Duration = Duration::from_millis(100);
 
@@ -68,6 +71,10 @@ pub fn run(
     let plan = plan.check(checkpoints).map_err(Error::Plan)?;
     if settings.workers == 0 {
         return Err(Error::Setting("a job needs at least one worker".to_owned()));
+    }
+    if settings.workers > WORKERS_MAX {
+        let text = format!("{} workers are too many; there can be {WORKERS_MAX}", settings.workers);
+        return Err(Error::Setting(text));
     }
     let log = Log::new(store, Path::default(), env.clone(), job);
     let mut recovered = if checkpoints {

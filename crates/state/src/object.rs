@@ -1,14 +1,20 @@
 //! A checkpoint object: the sections that one worker wrote at one checkpoint, in one stored object.
 //!
 //! ```text
-//! section | section | ... | index (JSON) | length of the index, 8 bytes, little endian | "HWOBJ001"
+//! section | section | ... | index (JSON) | its checksum | its length | "HWOBJ001"
 //! ```
 //!
-//! The index stands at the end, so that an object is written from its beginning to its end. Whoever names an object keeps its
-//! checksum, which covers all of it.
+//! The index stands at the end, so that an object is written from its beginning to its end; the numbers behind it have 8 bytes each,
+//! little endian, and checksums are XXH3 (64 bits). Whoever names an object keeps the checksum of all of it; the index has one for each
+//! section, so that a section can be read alone.
+//!
+//! # Invariant
+//!
+//! - No byte of a section is looked at whose checksum is wrong: Arrow's reader may panic over a file that is none.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::StateError;
 use crate::section::{Section, SectionHead};
@@ -28,6 +34,8 @@ pub struct SectionEntry {
     pub offset: u64,
     /// How long it is.
     pub bytes: u64,
+    /// XXH3 (64 bits) of its bytes, 16 hexadecimal digits.
+    pub checksum: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -49,16 +57,22 @@ pub fn write(sections: &[(String, Section)]) -> Vec<Bytes> {
             head: section.head.clone(),
             offset,
             bytes,
+            checksum: checksum(&section.bytes),
         });
         pieces.push(section.bytes.clone());
         offset += bytes;
     }
     let mut end = serde_json::to_vec(&index).expect("an index is plain data, written to memory");
-    let length = end.len() as u64;
+    let (sum, length) = (xxh3_64(&end), end.len() as u64);
+    end.extend_from_slice(&sum.to_le_bytes());
     end.extend_from_slice(&length.to_le_bytes());
     end.extend_from_slice(MAGIC);
     pieces.push(end.into());
     pieces
+}
+
+fn checksum(bytes: &[u8]) -> String {
+    format!("{:016x}", xxh3_64(bytes))
 }
 
 /// An object in memory, opened.
@@ -70,26 +84,33 @@ pub struct Object {
 }
 
 impl Object {
-    /// Reads the index of an object whose checksum has been verified.
+    /// Reads the index of an object.
     ///
     /// # Errors
     ///
-    /// If this is no object, or one of another version.
+    /// If this is no object, one of another version, or its index is damaged.
     pub fn open(name: &str, bytes: Bytes) -> Result<Self, StateError> {
         let bad = |why: &str| StateError::Object { object: name.to_owned(), why: why.to_owned() };
         let rest = bytes
             .strip_suffix(MAGIC)
             .ok_or_else(|| bad("it doesn't end as an object of format 1 does"))?;
         let (rest, length) = rest.split_last_chunk::<8>().ok_or_else(|| bad("it is too short"))?;
+        let (rest, sum) = rest.split_last_chunk::<8>().ok_or_else(|| bad("it is too short"))?;
         let length = usize::try_from(u64::from_le_bytes(*length)).ok();
         let start = length
             .and_then(|length| rest.len().checked_sub(length))
             .ok_or_else(|| bad("its index is longer than itself"))?;
+        if xxh3_64(&rest[start..]) != u64::from_le_bytes(*sum) {
+            return Err(bad("the checksum of its index is wrong"));
+        }
         let index: Index = serde_json::from_slice(&rest[start..])
             .map_err(|error| bad(&format!("its index can't be read: {error}")))?;
         for entry in &index.sections {
             if entry.offset.checked_add(entry.bytes).is_none_or(|end| end > start as u64) {
                 return Err(bad("its index points outside of it"));
+            }
+            if !entry.head.is_possible() {
+                return Err(bad("its index has rows outside of their section"));
             }
         }
         Ok(Object { name: name.to_owned(), bytes, sections: index.sections })
@@ -111,7 +132,16 @@ impl Object {
     }
 
     /// The Arrow file of one of its sections.
-    pub fn section_bytes(&self, entry: &SectionEntry) -> Bytes {
-        self.bytes.slice(entry.offset as usize..(entry.offset + entry.bytes) as usize)
+    ///
+    /// # Errors
+    ///
+    /// If the section is damaged.
+    pub fn section_bytes(&self, entry: &SectionEntry) -> Result<Bytes, StateError> {
+        let bytes = self.bytes.slice(entry.offset as usize..(entry.offset + entry.bytes) as usize);
+        if checksum(&bytes) == entry.checksum {
+            return Ok(bytes);
+        }
+        let why = format!("the checksum of `{}` of `{}` is wrong", entry.head.state, entry.uid);
+        Err(StateError::Object { object: self.name.clone(), why })
     }
 }

@@ -51,6 +51,16 @@ pub struct SectionHead {
     pub groups: Vec<GroupRows>,
 }
 
+impl SectionHead {
+    /// Whether all groups have their rows within the section.
+    pub(crate) fn is_possible(&self) -> bool {
+        let inside = |rows: &GroupRows| {
+            rows.first_row.checked_add(rows.rows).is_some_and(|end| end <= self.rows)
+        };
+        self.groups.iter().all(inside)
+    }
+}
+
 /// A finished section.
 #[derive(Clone, Debug)]
 pub struct Section {

@@ -11,7 +11,7 @@
 //!                              network ── the store: latency, faults ─────┘
 //! ```
 //!
-//! - [`World`]: the whole. - [`scheduler`](Decision): who goes next. - `process`: lives and deaths. - `store`, `disk`: what lasts.
+//! - [`World`]: the whole. - `scheduler`: who goes next. - `process`: lives and deaths. - `store`, `disk`: what lasts.
 //! - [`Fault`], [`Mix`]: what goes wrong. - [`run`](fn@run): a job from start to end, through all of it.
 
 mod disk;

@@ -44,7 +44,7 @@ where
             });
         }
         let object = &image.objects()[wanted.object as usize];
-        for batch in section::read(&self.name, object.section_bytes(wanted.section))? {
+        for batch in section::read(&self.name, object.section_bytes(wanted.section)?)? {
             self.restore_batch(&batch?, head.interval, &wanted.groups)?;
         }
         Ok(())
