@@ -161,7 +161,7 @@ mod tests {
         ) {
             let arguments = std::iter::once("job".to_owned()).chain(arguments);
             if let Ok(job) = Job::try_parse_from(arguments) {
-                drop(job.options.settings());
+                let _ = job.options.settings();
             }
         }
     }
