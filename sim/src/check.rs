@@ -129,6 +129,28 @@ pub fn store(run: &Run, job: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// The numbers of all checkpoints that are still there.
+pub fn checkpoints(world: &World) -> Result<Vec<u64>, String> {
+    numbers(world, |body| matches!(body, Body::Checkpoint(_)))
+}
+
+/// The numbers of all attempts.
+pub fn attempts(world: &World) -> Result<Vec<u64>, String> {
+    numbers(world, |body| matches!(body, Body::Attempt(_)))
+}
+
+fn numbers(world: &World, wanted: fn(&Body) -> bool) -> Result<Vec<u64>, String> {
+    let mut numbers = Vec::new();
+    for name in list(world)? {
+        if let Some(number) = names::entry_number(&name)
+            && wanted(&entry(world, &name)?.body)
+        {
+            numbers.push(number);
+        }
+    }
+    Ok(numbers)
+}
+
 fn list(world: &World) -> Result<Vec<String>, String> {
     let store = world.store();
     let listed = store.objects().list(None).try_collect::<Vec<_>>().now_or_never();

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use highwater::{
     Aggregate, BoxError, Context, Job, List, Map, Process, StateHandle, States, Stream, Value,
 };
+use highwater_runtime::connector::Delivery;
 use highwater_world::World;
 use serde::{Deserialize, Serialize};
 
@@ -22,13 +23,14 @@ pub fn tables(graph: &Graph) -> Tables {
     sinks.map(|(at, _)| (at, Table::default())).collect()
 }
 
-/// Builds the job. `splits` says how many splits of the source at a node can be found.
+/// Builds the job. `splits` says how many splits of the source at a node can be found; no sink promises more than it may.
 pub fn build(
     graph: &Graph,
     job: &Job,
     world: &World,
     tables: &Tables,
     splits: &dyn Fn(usize) -> u32,
+    may_promise: Delivery,
 ) {
     let mut streams: BTreeMap<Output, Stream<Row>> = BTreeMap::new();
     for (at, node) in graph.nodes.iter().enumerate() {
@@ -41,7 +43,8 @@ pub fn build(
         let input = streams[&node.inputs[0]].clone();
         let output = match node.op {
             Op::Write { exactly_once } => {
-                input.write(&uid, tables[&at].sink(&uid, world, exactly_once));
+                let promise = if exactly_once { may_promise } else { Delivery::AtLeastOnce };
+                input.write(&uid, tables[&at].sink(&uid, world, exactly_once, promise));
                 continue;
             }
             Op::Split(by) => {

@@ -11,6 +11,7 @@ pub mod explore;
 pub mod graph;
 pub mod job;
 pub mod model;
+pub mod replay;
 pub mod source;
 pub mod table;
 pub mod trial;

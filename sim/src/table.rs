@@ -29,6 +29,13 @@ impl Table {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes over what another table had up to a checkpoint.
+    pub fn fill(&self, from: &Table, up_to: u64) {
+        let from = from.lock();
+        let batches = from.batches.iter().filter(|(number, _)| *number <= up_to);
+        self.lock().batches = batches.cloned().collect();
+    }
+
     /// All rows, in the order in which they became visible.
     pub fn rows(&self) -> Vec<Row> {
         self.lock().batches.iter().flat_map(|(_, rows)| rows.iter().cloned()).collect()
@@ -48,14 +55,20 @@ impl Table {
         self.lock().violations.clone()
     }
 
-    /// A sink that writes to this table.
-    pub fn sink(&self, uid: &str, world: &World, exactly_once: bool) -> impl IntoSink<Row> + use<> {
+    /// A sink that writes to this table, each checkpoint once if it is to be exactly once. It may promise less than it does.
+    pub fn sink(
+        &self,
+        uid: &str,
+        world: &World,
+        exactly_once: bool,
+        promise: Delivery,
+    ) -> impl IntoSink<Row> + use<> {
         let (table, world, uid) = (self.clone(), world.clone(), uid.to_owned());
         TableSink {
             table: foreach_batch(move |checkpoint, rows| {
                 table.transaction(&uid, &world, exactly_once, checkpoint, rows)
             }),
-            exactly_once,
+            delivery: promise,
         }
     }
 
@@ -107,14 +120,12 @@ impl Table {
 
 struct TableSink<S> {
     table: S,
-    exactly_once: bool,
+    delivery: Delivery,
 }
 
 impl<S: IntoSink<Row>> IntoSink<Row> for TableSink<S> {
     fn into_sink(self) -> Arc<dyn Sink> {
-        let delivery =
-            if self.exactly_once { Delivery::ExactlyOnce } else { Delivery::AtLeastOnce };
-        Arc::new(Promising { sink: self.table.into_sink(), delivery })
+        Arc::new(Promising { sink: self.table.into_sink(), delivery: self.delivery })
     }
 }
 

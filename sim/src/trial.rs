@@ -5,13 +5,18 @@ use std::time::Duration;
 
 use highwater::testing;
 use highwater_runtime::Settings;
+use highwater_runtime::connector::Delivery;
 use highwater_world::{Counts, Fault, Media, Mix, Random, Run, Scenario};
 
 use crate::graph::{Graph, Op};
-use crate::{check, job};
+use crate::job::Tables;
+use crate::{check, job, replay};
 
 /// Jobs of one process must not share a name: see [`Scenario::name`].
 static JOBS: AtomicU64 = AtomicU64::new(0);
+
+/// Every so many seeds the job goes on once more from each retained checkpoint.
+const REPLAYED: u64 = 4;
 
 /// What is tried.
 #[derive(Clone, Debug)]
@@ -87,7 +92,16 @@ impl Trial {
             name: name.clone(),
             plan: &|world| {
                 let attempt = attempts.fetch_add(1, Ordering::Relaxed);
-                testing::plan(|job| job::build(&graph, job, world, &tables, &splits_at(attempt)))
+                testing::plan(|job| {
+                    job::build(
+                        &graph,
+                        job,
+                        world,
+                        &tables,
+                        &splits_at(attempt),
+                        Delivery::ExactlyOnce,
+                    )
+                })
             },
             settings: &|attempt| settings(seed, attempt),
         });
@@ -105,6 +119,10 @@ impl Trial {
                     0 => check::store(&run, &name),
                     _ => Ok(()),
                 })
+                .and_then(|()| match seed.is_multiple_of(REPLAYED) && run.counts.bit_flips == 0 {
+                    true => self.replay(&run, &name, &tables, &splits),
+                    false => Ok(()),
+                })
                 .err(),
             (None, None) => check::visible(&graph, &tables, &splits).err(),
         };
@@ -118,6 +136,24 @@ impl Trial {
             trace: world.trace(),
             refused: outcome.is_none(),
         }
+    }
+}
+
+impl Trial {
+    /// Goes on from every checkpoint that is still there.
+    fn replay(
+        &self,
+        run: &Run,
+        name: &str,
+        tables: &Tables,
+        splits: &dyn Fn(usize) -> u32,
+    ) -> Result<(), String> {
+        // Splits that show up late may not have been found by the run.
+        if self.graph.nodes.iter().any(|node| matches!(node.op, Op::Read { late: 1.., .. })) {
+            return Ok(());
+        }
+        let settings = |attempt| settings(self.seed ^ 1, attempt);
+        replay::from_every_checkpoint(&self.graph, run, name, tables, splits, &settings)
     }
 }
 

@@ -1,0 +1,77 @@
+//! Once more from any checkpoint that is still there: the log up to it must lead to the same results.
+//!
+//! The store of a finished run is copied as it would be if nothing after that checkpoint had been committed, and so are the tables;
+//! then the job goes on from there, undisturbed. Its sinks promise less this time, because recovery refuses to go behind output
+//! that may be visible, and it has every reason to.
+
+use std::sync::Arc;
+
+use futures::{FutureExt, TryStreamExt};
+use highwater::testing;
+use highwater_log::names;
+use highwater_runtime::Settings;
+use highwater_runtime::connector::Delivery;
+use highwater_world::{Media, Run, Scenario};
+use object_store::memory::InMemory;
+use object_store::{ObjectStore, ObjectStoreExt};
+
+use crate::check;
+use crate::graph::Graph;
+use crate::job::{self, Tables, build};
+
+/// Goes on from every retained checkpoint of a finished run.
+pub fn from_every_checkpoint(
+    graph: &Graph,
+    run: &Run,
+    name: &str,
+    tables: &Tables,
+    splits: &dyn Fn(usize) -> u32,
+    settings: &dyn Fn(usize) -> Settings,
+) -> Result<(), String> {
+    let checkpoints = check::checkpoints(&run.world)?;
+    for checkpoint in checkpoints {
+        let (objects, copy) = (copy_up_to(run, checkpoint)?, job::tables(graph));
+        for (sink, table) in tables {
+            copy[sink].fill(table, checkpoint);
+        }
+        let again = highwater_world::run(Scenario {
+            seed: graph.seed,
+            faults: Vec::new(),
+            media: Media::Remote(objects),
+            step_limit: 400_000,
+            record: false,
+            name: name.to_owned(),
+            plan: &|world| {
+                testing::plan(|job| build(graph, job, world, &copy, splits, Delivery::AtLeastOnce))
+            },
+            settings,
+        });
+        let failed = |why: String| format!("going on from checkpoint {checkpoint}: {why}");
+        if let Some(violation) = again.violation {
+            return Err(failed(violation.to_string()));
+        }
+        check::output(graph, &copy, splits).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// The store without any checkpoint behind this one.
+fn copy_up_to(run: &Run, checkpoint: u64) -> Result<Arc<InMemory>, String> {
+    let copy = Arc::new(InMemory::new());
+    let (from, to) = (run.store.objects().clone(), copy.clone());
+    let attempts = check::attempts(&run.world)?;
+    let copying = async move {
+        let listed: Vec<_> = from.list(None).try_collect().await?;
+        for meta in listed {
+            let number = names::entry_number(meta.location.as_ref());
+            if number.is_none_or(|number| number <= checkpoint || attempts.contains(&number)) {
+                let bytes = from.get(&meta.location).await?.bytes().await?;
+                to.put(&meta.location, bytes.into()).await?;
+            }
+        }
+        Ok::<(), object_store::Error>(())
+    };
+    let copied = copying.now_or_never().ok_or("the media doesn't answer at once")?;
+    copied.map_err(|error| error.to_string())?;
+    Ok(copy)
+}
