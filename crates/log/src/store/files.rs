@@ -2,12 +2,10 @@
 
 use std::fmt::Debug;
 use std::fs::{self, File};
-use std::io::{self, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::path::Path;
 
 use object_store::PutPayload;
-
-mod direct;
 
 /// A file system, as far as a store writes to it.
 pub trait FileSystem: Debug + Send + Sync {
@@ -95,8 +93,7 @@ impl FileSystem for MachineFiles {
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn NewFile>> {
-        let file = File::options().write(true).create_new(true).open(path)?;
-        Ok(Box::new(MachineFile { path: path.to_owned(), file }))
+        Ok(Box::new(File::options().write(true).create_new(true).open(path)?))
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -121,29 +118,12 @@ impl FileSystem for MachineFiles {
     }
 }
 
-struct MachineFile {
-    path: PathBuf,
-    file: File,
-}
-
-impl NewFile for MachineFile {
+impl NewFile for File {
     fn write(&mut self, content: &PutPayload) -> io::Result<()> {
-        let done = direct::write(&self.path, content);
-        self.file.seek(SeekFrom::Start(done))?;
-        rest(content, done).try_for_each(|piece| self.file.write_all(piece))
+        content.iter().try_for_each(|piece| self.write_all(piece))
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.file.sync_all()
+        self.sync_all()
     }
-}
-
-/// What comes behind the first `skip` bytes of `payload`.
-fn rest(payload: &PutPayload, skip: u64) -> impl Iterator<Item = &[u8]> {
-    let mut skip = skip as usize;
-    payload.iter().map(move |piece| {
-        let skipped = skip.min(piece.len());
-        skip -= skipped;
-        &piece[skipped..]
-    })
 }
