@@ -43,6 +43,9 @@ impl Source for SimSource {
             let rows = number.and_then(|number| self.splits.get(number));
             let rows = rows
                 .ok_or_else(|| format!("a checkpoint knows the split `{id}`, which isn't there"))?;
+            if offset.ended {
+                return Err(format!("`{id}` is at its end, and is to be read again").into());
+            }
             splits.push(Split { id, rows: rows.clone(), offset, moved: false });
         }
         Ok(Box::new(SimReader { splits, random, context }))

@@ -573,6 +573,17 @@ impl State {
         }
     }
 
+    /// Has the death follow that struck within a call of the store, before anybody learns of the call's end.
+    pub(crate) fn strike_within(&mut self, fault: Option<What>) {
+        let what = match fault {
+            Some(What::KillWithin(_)) => What::Kill,
+            Some(What::PowerLossWithin(_)) => What::PowerLoss,
+            _ => return,
+        };
+        self.faults.push(Fault { when: When::Step(self.steps + 1), what });
+        self.find_next_strike();
+    }
+
     /// The fault that strikes at this point, if there is one.
     pub(crate) fn take_fault(&mut self, when: When) -> Option<Fault> {
         let at = self.faults.iter().position(|fault| fault.when == when)?;

@@ -61,6 +61,13 @@ impl Media {
             disk.lose_power();
         }
     }
+
+    /// A disk fails after so many operations on files, or works again.
+    fn break_after(&self, operations: Option<u64>) {
+        if let Media::Disk(disk) = self {
+            disk.break_after(operations);
+        }
+    }
 }
 
 /// How the store is.
@@ -71,6 +78,8 @@ pub(crate) struct Condition {
     old_listings: Option<(u64, u64)>,
     /// Nothing can be put, up to this call.
     full_until: u64,
+    /// Nothing can be reached, up to this time.
+    away_until_us: u64,
     /// When objects were put and deleted, by the clock.
     ages: BTreeMap<Path, Age>,
     newest: Option<Path>,
@@ -89,6 +98,7 @@ impl Condition {
     pub(crate) fn heal(&mut self) {
         self.old_listings = None;
         self.full_until = 0;
+        self.away_until_us = 0;
     }
 }
 
@@ -99,6 +109,7 @@ struct Fate {
     /// Before the effect, and after it.
     latency_us: (u64, u64),
     full: bool,
+    away: bool,
 }
 
 /// The way of one process to the media.
@@ -146,18 +157,25 @@ impl NetworkStore {
             Media::Disk(_) => self.process,
         };
         let (shared, inner) = (self.shared.clone(), self.inner.clone());
-        let name = path.clone();
+        let (media, name) = (self.media.clone(), path.clone());
         let call = async move {
             sleep(&shared, Duration::from_micros(fate.latency_us.0)).await;
             let failed =
                 |why: &str| Err(object_store::Error::Generic { store: NAME, source: why.into() });
             let answer = match fate.fault {
                 Some(What::Fail) => failed("it failed, as simulated"),
+                Some(What::DiskFails(_)) if matches!(&*media, Media::Remote(_)) => {
+                    failed("it failed, as simulated")
+                }
+                _ if fate.away => failed("it is away, as simulated"),
                 _ if fate.full && doing == "put" => failed("the disk is full, as simulated"),
                 _ => {
+                    media.break_after(fate.fault.and_then(What::within));
                     let answer = effect.await;
+                    media.break_after(None);
                     let flip = {
                         let mut state = shared.lock();
+                        state.strike_within(fate.fault);
                         state.arrived(doing, &name, answer.is_ok());
                         state.next_flip()
                     };
@@ -230,14 +248,16 @@ impl State {
                     self.store.old_listings = Some((ms, number + calls));
                 }
                 What::DiskFull(calls) => self.store.full_until = number + calls,
+                What::Away(ms) => self.store.away_until_us = self.clock_us + ms * 1_000,
                 What::BitFlip => self.store.flip_pending = true,
                 other => fault = Some(other),
             }
         }
         let full = number < self.store.full_until;
+        let away = self.clock_us < self.store.away_until_us;
         self.trace.add(number);
         self.note(|| format!("process {process}: {doing} {path}, call {number}"));
-        Fate { fault, latency_us, full }
+        Fate { fault, latency_us, full, away }
     }
 
     /// A call has had its effect.
