@@ -104,12 +104,11 @@ impl Trial {
             },
             settings: &|attempt| settings(seed, attempt),
         });
+        // Whoever finished the job may have died before saying so.
         let finished = run.attempts.iter().position(|attempt| attempt.ended == Ended::Finished);
-        // Who found the job finished may not be who finished it.
-        let sure = run.outcome.as_ref().is_some_and(|outcome| !outcome.already_finished);
         let (splits, before) = match finished {
-            Some(attempt) if sure => (splits_at(attempt), splits_at(attempt)),
-            _ => (splits_at(usize::MAX), splits_at(0)),
+            Some(attempt) => (splits_at(attempt), splits_at(attempt)),
+            None => (splits_at(usize::MAX), splits_at(0)),
         };
         let violation = match (&run.violation, &run.outcome) {
             (Some(violation), _) => Some(violation.to_string()),

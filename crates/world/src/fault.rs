@@ -24,6 +24,8 @@ pub enum When {
     Phase(Phase, u64, u64),
     /// At this call of the store, counted from one.
     Call(u64),
+    /// At this put to the store, counted from one.
+    Put(u64),
     /// At this delivery of rows to a sink, counted from one.
     Delivery(u64),
 }
@@ -130,6 +132,7 @@ impl fmt::Display for Fault {
                 write!(f, " {after} steps into {} no. {nth}", phase.name())
             }
             When::Call(call) => write!(f, " at call {call} of the store"),
+            When::Put(nth) => write!(f, " at put {nth} to the store"),
             When::Delivery(nth) => write!(f, " at delivery {nth}"),
         }
     }
@@ -202,6 +205,7 @@ impl Mix {
         // Attempts that are killed early are many, so that a run is longer than an undisturbed one.
         let step = |random: &mut Random| When::Step(1 + random.below(steps * 3));
         let call = |random: &mut Random| When::Call(1 + random.below(150));
+        let put = |random: &mut Random| When::Put(1 + random.below(40));
         let count = |random: &mut Random, most: u64| random.within(0..=most * 2);
         for _ in 0..count(random, self.kills) {
             let phase = *random.pick(&Phase::ALL);
@@ -241,7 +245,8 @@ impl Mix {
                 2 => What::Slow(random.within(1..=300)),
                 _ => What::TimeOut(random.within(50..=500)),
             };
-            faults.push(Fault { when: call(random), what });
+            let when = if random.chance(500) { put(random) } else { call(random) };
+            faults.push(Fault { when, what });
         }
         for _ in 0..count(random, self.old_listings) {
             let what = What::OldListings(random.within(1..=100), random.within(1..=10));
@@ -262,7 +267,7 @@ impl Mix {
                 1 => What::KillWithin(after),
                 _ => What::PowerLossWithin(after),
             };
-            faults.push(Fault { when: call(random), what });
+            faults.push(Fault { when: put(random), what });
         }
         for _ in 0..count(random, self.bit_flips) {
             faults.push(Fault { when: call(random), what: What::BitFlip });

@@ -68,8 +68,10 @@ pub enum Ended {
     Killed,
     /// It gave up, for this reason.
     Failed(String),
-    /// The job is done.
+    /// It brought the job to its end.
     Finished,
+    /// It found the job at its end.
+    FoundFinished,
 }
 
 /// What became of a job.
@@ -202,7 +204,10 @@ impl Controller<'_> {
             Err(panic) => Err(Violation(format!("a process panicked: {panic}"))),
             Ok(None) => Ok(Next::GoOn),
             Ok(Some(Ok(outcome))) => {
-                *ended = Ended::Finished;
+                *ended = match outcome.already_finished {
+                    true => Ended::FoundFinished,
+                    false => Ended::Finished,
+                };
                 match outcome.finished {
                     true => Ok(Next::Done(outcome)),
                     false => Err(Violation("the job stopped, and nobody asked it to".to_owned())),

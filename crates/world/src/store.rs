@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 
 use crate::disk::SimDisk;
 use crate::env::sleep;
-use crate::fault::{What, When};
+use crate::fault::{Fault, What, When};
 use crate::scheduler::{NETWORK, ProcessId, Shared, State};
 
 const NAME: &str = "simulated store";
@@ -74,6 +74,7 @@ impl Media {
 #[derive(Debug, Default)]
 pub(crate) struct Condition {
     calls: u64,
+    puts: u64,
     /// Listings are so many milliseconds old, up to this call.
     old_listings: Option<(u64, u64)>,
     /// Nothing can be put, up to this call.
@@ -224,11 +225,14 @@ impl State {
         self.store.calls += 1;
         self.counts.calls += 1;
         let number = self.store.calls;
+        self.store.puts += u64::from(doing == "put");
+        let puts = (doing == "put").then_some(self.store.puts);
         let (mut latency_us, mut fault) = ((self.random.below(300), self.random.below(300)), None);
         let mut at = 0;
         while at < self.faults.len() {
-            if self.faults[at].when != When::Call(number) || !self.faults[at].what.is_of_the_store()
-            {
+            let Fault { when, what } = self.faults[at];
+            let now = when == When::Call(number) || puts.is_some_and(|nth| when == When::Put(nth));
+            if !now || !what.is_of_the_store() {
                 at += 1;
                 continue;
             }
@@ -267,16 +271,17 @@ impl State {
         self.note(|| {
             format!("          {doing} {path}: {}", if well { "done" } else { "refused" })
         });
-        if !well {
-            return;
-        }
+        let age = Age { put_us: clock_us, deleted_us: None, size: 0 };
         match doing {
-            "put" => {
+            "put" if well => {
                 self.store.newest = Some(path.clone());
-                let age = Age { put_us: clock_us, deleted_us: None, size: 0 };
                 self.store.ages.insert(path.clone(), age);
             }
-            "delete" => {
+            // A put that failed half way may have given it its name.
+            "put" => {
+                self.store.ages.entry(path.clone()).or_insert(age);
+            }
+            "delete" if well => {
                 if let Some(age) = self.store.ages.get_mut(path) {
                     age.deleted_us = Some(clock_us);
                 }
