@@ -249,8 +249,13 @@ pub fn rows_of(graph: &Graph, node: usize, split: u32) -> Vec<Row> {
     let count = random.within(0..=u64::from(rows)) as u32;
     // Splits of two sources have numbers of their own.
     let number = split + 100 * node as u32;
+    // In a large state few keys change later on: otherwise every checkpoint would hold a whole copy.
+    let keys = |seq| match graph.keys > 16 && seq > count / 2 {
+        true => 1 + graph.keys / 16,
+        false => graph.keys,
+    };
     let row = |seq| Row {
-        key: random.below(u64::from(graph.keys)) as u32,
+        key: random.below(u64::from(keys(seq))) as u32,
         value: random.below(40) as i64 - 20,
         split: number,
         seq,

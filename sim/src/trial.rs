@@ -57,8 +57,8 @@ impl Trial {
         let mut mix = *mix;
         if random.chance(50) {
             mix = Mix::NONE;
-        } else if random.chance(100) {
-            mix.bit_flips = mix.kills.min(1);
+        } else if random.chance(150) {
+            mix.bit_flips = mix.kills.min(2);
         }
         let steps = 200 + 60 * graph.nodes.len() as u64;
         let faults = mix.draw(&mut random, steps);

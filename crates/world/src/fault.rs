@@ -253,11 +253,12 @@ impl Mix {
             faults.push(Fault { when: call(random), what });
         }
         for _ in 0..count(random, self.full_disks) {
-            faults.push(Fault { when: call(random), what: What::DiskFull(random.within(2..=30)) });
+            // A put is tried ten times, and several are under way.
+            faults.push(Fault { when: put(random), what: What::DiskFull(random.within(5..=100)) });
         }
         for _ in 0..count(random, self.away) {
             // Ten tries of the log take four to eight seconds.
-            faults.push(Fault { when: call(random), what: What::Away(random.within(10..=12_000)) });
+            faults.push(Fault { when: put(random), what: What::Away(random.within(10..=12_000)) });
         }
         for _ in 0..count(random, self.within) {
             // A put is six operations, or a few more if directories have to be made.
