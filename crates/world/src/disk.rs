@@ -337,6 +337,9 @@ impl ObjectStore for SimDisk {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+    use object_store::ObjectStoreExt;
+
     use super::*;
 
     /// What is left of a file after a loss of power, under many seeds.
@@ -382,5 +385,26 @@ mod tests {
             disk.sync_directory(FilePath::new("/d")).unwrap();
         });
         assert!(torn.iter().flatten().any(|bytes| bytes != b"whole"));
+    }
+
+    /// What the store above makes of a disk that breaks in the middle of a put.
+    #[test]
+    fn half_a_put_is_never_seen() {
+        let path = Path::from("d/file");
+        let after = |operations| {
+            let disk = SimDisk::new(0);
+            let store = disk.open();
+            disk.break_after(Some(operations));
+            let put = store.objects().put(&path, "whole".into()).now_or_never().unwrap();
+            disk.break_after(None);
+            let got = store.objects().get(&path).now_or_never().unwrap();
+            let bytes = got.ok().map(|got| got.bytes().now_or_never().unwrap().unwrap());
+            assert!(bytes.as_ref().is_none_or(|bytes| bytes == "whole"));
+            (put.is_ok(), bytes.is_some())
+        };
+        let found: Vec<(bool, bool)> = (0..12).map(after).collect();
+        assert_eq!(found.first(), Some(&(false, false)));
+        assert!(found.contains(&(false, true)), "named, and the put failed: {found:?}");
+        assert_eq!(found.last(), Some(&(true, true)));
     }
 }
