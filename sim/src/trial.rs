@@ -90,6 +90,16 @@ impl Trial {
                 standing.get_or_init(|| found);
             }
         };
+        // Whoever says that a job is done has published everything. Which splits that was is looked at below.
+        let unpublished: OnceCell<String> = OnceCell::new();
+        let done = || {
+            let all = check::output(&graph, &tables, &splits_at(usize::MAX));
+            let all = all
+                .or_else(|found| check::output(&graph, &tables, &splits_at(0)).map_err(|_| found));
+            if let Err(found) = all {
+                unpublished.get_or_init(|| format!("the job isn't done: {found}"));
+            }
+        };
         let run = highwater_world::run(Scenario {
             seed,
             faults,
@@ -103,6 +113,7 @@ impl Trial {
                 testing::plan(|job| job::build(&graph, job, world, &tables, &splits_at(attempt)))
             },
             settings: &|attempt| settings(seed, attempt),
+            done: &done,
         });
         // Whoever finished the job may have died before saying so.
         let finished = run.attempts.iter().position(|attempt| attempt.ended == Ended::Finished);
@@ -113,6 +124,7 @@ impl Trial {
         let violation = match (&run.violation, &run.outcome) {
             (Some(violation), _) => Some(violation.to_string()),
             _ if standing.get().is_some() => standing.get().cloned(),
+            _ if unpublished.get().is_some() => unpublished.get().cloned(),
             (None, Some(_)) => check::output(&graph, &tables, &splits)
                 .or_else(|found| check::output(&graph, &tables, &before).map_err(|_| found))
                 .and_then(|()| match run.counts.bit_flips {

@@ -34,6 +34,8 @@ pub struct Scenario<'j> {
     pub plan: &'j dyn Fn(&World) -> Plan,
     /// How the n-th attempt runs, counted from zero.
     pub settings: &'j dyn Fn(usize) -> Settings,
+    /// Called once an attempt says that the job is done, before anything else happens.
+    pub done: &'j dyn Fn(),
 }
 
 impl fmt::Debug for Scenario<'_> {
@@ -93,7 +95,7 @@ pub struct Run {
 
 /// Runs a job until it is done.
 pub fn run(scenario: Scenario<'_>) -> Run {
-    let Scenario { seed, faults, media, step_limit, record, name, plan, settings } = scenario;
+    let Scenario { seed, faults, media, step_limit, record, name, plan, settings, done } = scenario;
     let flips = faults.iter().any(|fault| fault.what == What::BitFlip);
     let world = World::new(seed, faults, media, step_limit, record);
     let mut controller = Controller {
@@ -102,6 +104,7 @@ pub fn run(scenario: Scenario<'_>) -> Run {
         name,
         plan,
         settings,
+        done,
         alive: BTreeMap::new(),
         attempts: Vec::new(),
         flips,
@@ -132,6 +135,7 @@ struct Controller<'j> {
     name: String,
     plan: &'j dyn Fn(&World) -> Plan,
     settings: &'j dyn Fn(usize) -> Settings,
+    done: &'j dyn Fn(),
     alive: BTreeMap<ProcessId, Alive>,
     attempts: Vec<Attempt>,
     flips: bool,
@@ -164,7 +168,10 @@ impl Controller<'_> {
                 Event::Ended(process) => {
                     let Some(alive) = self.alive.remove(&process) else { continue };
                     match self.ended(alive)? {
-                        Next::Done(outcome) => return self.finish(outcome).map(Some),
+                        Next::Done(outcome) => {
+                            (self.done)();
+                            return self.finish(outcome).map(Some);
+                        }
                         Next::GiveUp => return Ok(None),
                         Next::GoOn => {}
                     }
