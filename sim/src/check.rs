@@ -98,12 +98,38 @@ fn difference<'r, T: Ord>(right: &'r [T], rows: &'r [T]) -> (Vec<&'r T>, Vec<&'r
 
 /// The store after the job's last start: every entry's objects are there and whole, and nothing is there that no entry names.
 pub fn store(run: &Run, job: &str) -> Result<(), String> {
-    let log = Log::new(run.store.clone(), Path::default(), run.world.env(), job);
     let found: BTreeSet<String> = list(&run.world)?.into_iter().collect();
+    let known = entries(&run.world, job, &found)?;
+    let forgotten: Vec<&String> = found.difference(&known).collect();
+    if !forgotten.is_empty() {
+        return Err(format!("nothing refers to {forgotten:?}"));
+    }
+    let half_written = async {
+        let mut all = Vec::new();
+        for folder in [names::LOG, names::DATA, names::STAGE] {
+            all.extend(run.store.temporaries(&Path::from(folder)).await?);
+        }
+        Ok::<_, object_store::Error>(all)
+    };
+    match now(half_written)?.as_slice() {
+        [] => Ok(()),
+        files => Err(format!("half written files stay: {files:?}")),
+    }
+}
+
+/// The store at any time: every entry's objects are there and whole.
+pub fn standing(world: &World, job: &str) -> Result<(), String> {
+    let found: BTreeSet<String> = list(world)?.into_iter().collect();
+    entries(world, job, &found).map(drop)
+}
+
+/// Checks every entry among the names `found`; answers all that they know of.
+fn entries(world: &World, job: &str, found: &BTreeSet<String>) -> Result<BTreeSet<String>, String> {
+    let log = Log::new(world.store(), Path::default(), world.env(), job);
     let mut known: BTreeSet<String> = BTreeSet::new();
     for name in found.iter().filter(|name| names::entry_number(name).is_some()) {
         known.insert(name.clone());
-        let entry = entry(&run.world, name)?;
+        let entry = entry(world, name)?;
         let Body::Checkpoint(checkpoint) = entry.body else { continue };
         known.extend(checkpoint.garbage.iter().cloned());
         known.insert(checkpoint.manifest.name.clone());
@@ -122,11 +148,7 @@ pub fn store(run: &Run, job: &str) -> Result<(), String> {
         }
         drop(Image::new(objects));
     }
-    let forgotten: Vec<&String> = found.difference(&known).collect();
-    if !forgotten.is_empty() {
-        return Err(format!("nothing refers to {forgotten:?}"));
-    }
-    Ok(())
+    Ok(known)
 }
 
 /// The numbers of all checkpoints that are still there.

@@ -69,6 +69,12 @@ impl Found {
         for call in 1..=undisturbed.counts.calls {
             let faults = [What::Fail, What::LoseAnswer, What::TimeOut(100), What::Slow(100)];
             lists.extend(faults.map(|what| vec![at(When::Call(call), what)]));
+            // A put is six operations on files, or a few more if directories have to be made.
+            for after in (0..9).filter(|_| trial.disk) {
+                let faults =
+                    [What::DiskFails(after), What::KillWithin(after), What::PowerLossWithin(after)];
+                lists.extend(faults.map(|what| vec![at(When::Call(call), what)]));
+            }
         }
         for delivery in 1..=undisturbed.counts.deliveries {
             let faults = [What::SinkFails, What::SinkLosesAnswer];

@@ -130,11 +130,14 @@ impl Graph {
     /// A job drawn from a seed, of at most so many operators.
     pub fn draw(seed: u64, operators: u64) -> Self {
         let mut random = Random::new(seed, "graph");
-        let mut graph = Graph { seed, keys: random.within(1..=12) as u32, nodes: Vec::new() };
+        // Mostly few keys and rows, because much happens to each. Chains of changes come about only in larger states.
+        let (keys, rows) = if random.chance(100) { (20..=300, 50..=300) } else { (1..=12, 1..=40) };
+        let mut graph = Graph { seed, keys: random.within(keys) as u32, nodes: Vec::new() };
         for _ in 0..random.within(1..=2) {
             let late = if random.chance(200) { 1 } else { 0 };
             let splits = random.within(1 + late..=4) as u32;
-            let op = Op::Read { splits, rows: random.within(1..=40) as u32, late: late as u32 };
+            let rows = random.within(rows.clone()) as u32;
+            let op = Op::Read { splits, rows, late: late as u32 };
             graph.nodes.push(Node { op, inputs: Vec::new(), exact: true, ordered: true });
         }
         let mut unread: Vec<Output> = (0..graph.nodes.len()).map(|node| (node, 0)).collect();
@@ -246,8 +249,13 @@ pub fn rows_of(graph: &Graph, node: usize, split: u32) -> Vec<Row> {
     let count = random.within(0..=u64::from(rows)) as u32;
     // Splits of two sources have numbers of their own.
     let number = split + 100 * node as u32;
+    // In a large state few keys change later on: otherwise every checkpoint would hold a whole copy.
+    let keys = |seq| match graph.keys > 16 && seq > count / 2 {
+        true => 1 + graph.keys / 16,
+        false => graph.keys,
+    };
     let row = |seq| Row {
-        key: random.below(u64::from(graph.keys)) as u32,
+        key: random.below(u64::from(keys(seq))) as u32,
         value: random.below(40) as i64 - 20,
         split: number,
         seq,

@@ -68,6 +68,8 @@ enum Sort {
     Store,
     OldListings,
     FullDisks,
+    Away,
+    Within,
     Sinks,
 }
 
@@ -87,6 +89,8 @@ impl Arguments {
                 Sort::Store => &mut mix.store,
                 Sort::OldListings => &mut mix.old_listings,
                 Sort::FullDisks => &mut mix.full_disks,
+                Sort::Away => &mut mix.away,
+                Sort::Within => &mut mix.within,
                 Sort::Sinks => &mut mix.sinks,
             } = 0;
         }

@@ -45,6 +45,7 @@ pub fn from_every_checkpoint(
                 testing::plan(|job| build(graph, job, world, &copy, splits, Delivery::AtLeastOnce))
             },
             settings,
+            done: &|| (),
         });
         let failed = |why: String| format!("going on from checkpoint {checkpoint}: {why}");
         if let Some(violation) = again.violation {

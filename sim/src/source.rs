@@ -43,6 +43,9 @@ impl Source for SimSource {
             let rows = number.and_then(|number| self.splits.get(number));
             let rows = rows
                 .ok_or_else(|| format!("a checkpoint knows the split `{id}`, which isn't there"))?;
+            if offset.records > 0 && offset.position as usize >= rows.len() {
+                return Err(format!("`{id}` is at its end, and is to be read again").into());
+            }
             splits.push(Split { id, rows: rows.clone(), offset, moved: false });
         }
         Ok(Box::new(SimReader { splits, random, context }))
@@ -93,7 +96,8 @@ impl Reader for SimReader {
         let at = self.random.below(going.len() as u64) as usize;
         let split = &mut going[at];
         let from = split.offset.position as usize;
-        let count = self.random.within(1..=8) as usize;
+        let most = (split.rows.len() / 8).max(8);
+        let count = self.random.within(1..=most as u64) as usize;
         let rows: Vec<Row> = split.rows.iter().skip(from).take(count).cloned().collect();
         split.offset.position += rows.len() as u64;
         split.offset.records += rows.len() as u64;

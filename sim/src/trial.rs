@@ -1,12 +1,13 @@
 //! One trial: a job, a list of faults, and the verdict.
 
+use std::cell::OnceCell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use highwater::testing;
 use highwater_runtime::Settings;
 use highwater_runtime::connector::Delivery;
-use highwater_world::{Counts, Fault, Media, Mix, Random, Run, Scenario};
+use highwater_world::{Counts, Ended, Fault, Media, Mix, Random, Run, Scenario, World};
 
 use crate::graph::{Graph, Op};
 use crate::job::Tables;
@@ -61,8 +62,8 @@ impl Trial {
         let mut mix = *mix;
         if random.chance(50) {
             mix = Mix::NONE;
-        } else if random.chance(100) {
-            mix.bit_flips = mix.kills.min(1);
+        } else if random.chance(150) {
+            mix.bit_flips = mix.kills.min(2);
         }
         let steps = 200 + 60 * graph.nodes.len() as u64;
         let faults = mix.draw(&mut random, steps);
@@ -83,6 +84,27 @@ impl Trial {
             }
         };
         let name = format!("sim-{:012}", JOBS.fetch_add(1, Ordering::Relaxed));
+        // What stands must be whole whenever an attempt starts, too. A bit may have flipped; and what was deleted may be back after
+        // a loss of power, which nobody minds, since somebody had listed it as garbage.
+        let standing: OnceCell<String> = OnceCell::new();
+        let look = |world: &World| {
+            let counts = world.counts();
+            if counts.bit_flips + counts.power_losses == 0
+                && let Err(found) = check::standing(world, &name)
+            {
+                standing.get_or_init(|| found);
+            }
+        };
+        // Whoever says that a job is done has published everything. Which splits that was is looked at below.
+        let unpublished: OnceCell<String> = OnceCell::new();
+        let done = || {
+            let all = check::output(&graph, &tables, &splits_at(usize::MAX));
+            let all = all
+                .or_else(|found| check::output(&graph, &tables, &splits_at(0)).map_err(|_| found));
+            if let Err(found) = all {
+                unpublished.get_or_init(|| format!("the job isn't done: {found}"));
+            }
+        };
         let run = highwater_world::run(Scenario {
             seed,
             faults,
@@ -92,27 +114,24 @@ impl Trial {
             name: name.clone(),
             plan: &|world| {
                 let attempt = attempts.fetch_add(1, Ordering::Relaxed);
-                testing::plan(|job| {
-                    job::build(
-                        &graph,
-                        job,
-                        world,
-                        &tables,
-                        &splits_at(attempt),
-                        Delivery::ExactlyOnce,
-                    )
-                })
+                look(world);
+                let splits = splits_at(attempt);
+                let promise = Delivery::ExactlyOnce;
+                testing::plan(|job| job::build(&graph, job, world, &tables, &splits, promise))
             },
             settings: &|attempt| settings(seed, attempt),
+            done: &done,
         });
-        // Who found the job finished may not be who finished it.
-        let sure = run.outcome.as_ref().is_some_and(|outcome| !outcome.already_finished);
-        let (splits, before) = match run.done_by {
-            Some(attempt) if sure => (splits_at(attempt), splits_at(attempt)),
-            _ => (splits_at(usize::MAX), splits_at(0)),
+        // Whoever finished the job may have died before saying so.
+        let finished = run.attempts.iter().position(|attempt| attempt.ended == Ended::Finished);
+        let (splits, before) = match finished {
+            Some(attempt) => (splits_at(attempt), splits_at(attempt)),
+            None => (splits_at(usize::MAX), splits_at(0)),
         };
         let violation = match (&run.violation, &run.outcome) {
             (Some(violation), _) => Some(violation.to_string()),
+            _ if standing.get().is_some() => standing.get().cloned(),
+            _ if unpublished.get().is_some() => unpublished.get().cloned(),
             (None, Some(_)) => check::output(&graph, &tables, &splits)
                 .or_else(|found| check::output(&graph, &tables, &before).map_err(|_| found))
                 .and_then(|()| match run.counts.bit_flips {

@@ -1,8 +1,12 @@
 //! What is wrong with a job is said before anything runs: all that is wrong with its graph, with its places in the job's code.
 
+use std::sync::Arc;
+
 use highwater::Job;
-use highwater::connectors::{Collect, Discard, Files};
+use highwater::connectors::{Collect, Discard, Files, IntoSource};
 use highwater::testing::{Script, Test};
+use highwater_runtime::BoxError;
+use highwater_runtime::connector::{Reader, ReaderContext, Source, SplitOffset};
 
 /// What a job is refused with. Its source would crash it, so a job that ran anyway would not get through.
 fn refusal<R>(test: Test, job: impl FnOnce(&Job) -> R) -> String {
@@ -55,4 +59,32 @@ fn a_missing_input_leaves_no_trace() {
     });
     assert!(text.contains("missing.txt") && text.contains("`in`"), "{text}");
     assert!(!path("out").exists());
+}
+
+/// A source whose splits can be found and can't be read.
+struct Shut;
+
+impl IntoSource<u64> for Shut {
+    fn into_source(self) -> Arc<dyn Source> {
+        Arc::new(self)
+    }
+}
+
+impl Source for Shut {
+    fn splits(&self, _: &[(String, SplitOffset)]) -> Result<Vec<String>, BoxError> {
+        Ok(vec!["all".to_owned()])
+    }
+
+    fn reader(&self, _: ReaderContext) -> Result<Box<dyn Reader>, BoxError> {
+        Err("the door is shut".into())
+    }
+}
+
+/// The dataflow is half built by then, which must not hide the reason.
+#[test]
+fn a_reader_that_cannot_be_made_says_why() {
+    for workers in [1, 2] {
+        let text = refusal(Test::new(workers), |job| job.read("in", Shut).write("out", Collect));
+        assert!(text.contains("source `in`") && text.contains("the door is shut"), "{text}");
+    }
 }

@@ -37,6 +37,8 @@ struct Inner {
     /// The names that are safe.
     safe: BTreeMap<PathBuf, Node>,
     contents: Vec<Content>,
+    /// After so many operations all others fail: whoever asks for them is about to die, or the disk is broken.
+    left: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -60,6 +62,7 @@ impl SimDisk {
             names: root.clone(),
             safe: root,
             contents: Vec::new(),
+            left: None,
         };
         SimDisk { inner: Arc::new(Mutex::new(inner)) }
     }
@@ -71,6 +74,22 @@ impl SimDisk {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fails after so many operations on files, until it is told otherwise.
+    pub(crate) fn break_after(&self, operations: Option<u64>) {
+        self.lock().left = operations;
+    }
+
+    /// Locked for an operation that changes something, unless it is broken.
+    fn operate(&self) -> io::Result<MutexGuard<'_, Inner>> {
+        let mut inner = self.lock();
+        match &mut inner.left {
+            Some(0) => return Err(io::Error::other("the disk is broken, as simulated")),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        Ok(inner)
     }
 
     /// Forgets what it may forget.
@@ -145,11 +164,11 @@ impl FileSystem for SimDisk {
     }
 
     fn create_directory(&self, path: &FilePath) -> io::Result<()> {
-        self.lock().name(path, Node::Directory, false)
+        self.operate()?.name(path, Node::Directory, false)
     }
 
     fn create(&self, path: &FilePath) -> io::Result<Box<dyn NewFile>> {
-        let mut inner = self.lock();
+        let mut inner = self.operate()?;
         let content = inner.contents.len();
         inner.name(path, Node::File(content), false)?;
         inner.contents.push(Content::default());
@@ -157,13 +176,13 @@ impl FileSystem for SimDisk {
     }
 
     fn link(&self, from: &FilePath, to: &FilePath) -> io::Result<()> {
-        let mut inner = self.lock();
+        let mut inner = self.operate()?;
         let content = inner.file(from)?;
         inner.name(to, Node::File(content), false)
     }
 
     fn rename(&self, from: &FilePath, to: &FilePath) -> io::Result<()> {
-        let mut inner = self.lock();
+        let mut inner = self.operate()?;
         let content = inner.file(from)?;
         inner.name(to, Node::File(content), true)?;
         inner.names.remove(from);
@@ -171,21 +190,21 @@ impl FileSystem for SimDisk {
     }
 
     fn remove(&self, path: &FilePath) -> io::Result<()> {
-        let mut inner = self.lock();
+        let mut inner = self.operate()?;
         inner.file(path)?;
         inner.names.remove(path);
         Ok(())
     }
 
     fn sync(&self, path: &FilePath) -> io::Result<()> {
-        let mut inner = self.lock();
+        let mut inner = self.operate()?;
         let content = inner.file(path)?;
         inner.contents[content].sync();
         Ok(())
     }
 
     fn sync_directory(&self, path: &FilePath) -> io::Result<()> {
-        let mut inner = self.lock();
+        let mut inner = self.operate()?;
         let Inner { names, safe, .. } = &mut *inner;
         if names.get(path) != Some(&Node::Directory) {
             return Err(io::Error::new(ErrorKind::NotFound, "no such directory"));
@@ -212,14 +231,21 @@ struct Open {
 
 impl NewFile for Open {
     fn write(&mut self, content: &PutPayload) -> io::Result<()> {
+        let whole = content.content_length();
+        let (length, result) = match self.disk.operate() {
+            Ok(_) => (whole, Ok(())),
+            // A write isn't atomic.
+            Err(error) => (whole / 2, Err(error)),
+        };
         let mut inner = self.disk.lock();
         let bytes = &mut inner.contents[self.content].bytes;
         content.iter().for_each(|piece| bytes.extend_from_slice(piece));
-        Ok(())
+        bytes.truncate(length);
+        result
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.disk.lock().contents[self.content].sync();
+        self.disk.operate()?.contents[self.content].sync();
         Ok(())
     }
 }
@@ -315,6 +341,9 @@ impl ObjectStore for SimDisk {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+    use object_store::ObjectStoreExt;
+
     use super::*;
 
     /// What is left of a file after a loss of power, under many seeds.
@@ -360,5 +389,26 @@ mod tests {
             disk.sync_directory(FilePath::new("/d")).unwrap();
         });
         assert!(torn.iter().flatten().any(|bytes| bytes != b"whole"));
+    }
+
+    /// What the store above makes of a disk that breaks in the middle of a put.
+    #[test]
+    fn half_a_put_is_never_seen() {
+        let path = Path::from("d/file");
+        let after = |operations| {
+            let disk = SimDisk::new(0);
+            let store = disk.open();
+            disk.break_after(Some(operations));
+            let put = store.objects().put(&path, "whole".into()).now_or_never().unwrap();
+            disk.break_after(None);
+            let got = store.objects().get(&path).now_or_never().unwrap();
+            let bytes = got.ok().map(|got| got.bytes().now_or_never().unwrap().unwrap());
+            assert!(bytes.as_ref().is_none_or(|bytes| bytes == "whole"));
+            (put.is_ok(), bytes.is_some())
+        };
+        let found: Vec<(bool, bool)> = (0..12).map(after).collect();
+        assert_eq!(found.first(), Some(&(false, false)));
+        assert!(found.contains(&(false, true)), "named, and the put failed: {found:?}");
+        assert_eq!(found.last(), Some(&(true, true)));
     }
 }

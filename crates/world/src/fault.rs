@@ -24,6 +24,8 @@ pub enum When {
     Phase(Phase, u64, u64),
     /// At this call of the store, counted from one.
     Call(u64),
+    /// At this put to the store, counted from one.
+    Put(u64),
     /// At this delivery of rows to a sink, counted from one.
     Delivery(u64),
 }
@@ -51,6 +53,14 @@ pub enum What {
     OldListings(u64, u64),
     /// The store takes nothing for so many calls: the disk is full.
     DiskFull(u64),
+    /// The store can't be reached for so many milliseconds.
+    Away(u64),
+    /// Within a call of the store the disk fails, after so many operations on files.
+    DiskFails(u64),
+    /// Within a call of the store the newest process dies, after so many operations on files.
+    KillWithin(u64),
+    /// Within a call of the store the machine loses power, after so many operations on files.
+    PowerLossWithin(u64),
     /// A bit of the newest object flips.
     BitFlip,
     /// A sink fails, and took nothing.
@@ -70,8 +80,22 @@ impl What {
                 | What::TimeOut(_)
                 | What::OldListings(..)
                 | What::DiskFull(_)
+                | What::Away(_)
+                | What::DiskFails(_)
+                | What::KillWithin(_)
+                | What::PowerLossWithin(_)
                 | What::BitFlip
         )
+    }
+
+    /// If it strikes within a call of the store: after how many operations on files.
+    pub(crate) fn within(self) -> Option<u64> {
+        match self {
+            What::DiskFails(after) | What::KillWithin(after) | What::PowerLossWithin(after) => {
+                Some(after)
+            }
+            _ => None,
+        }
     }
 }
 
@@ -90,6 +114,14 @@ impl fmt::Display for Fault {
                 write!(f, "listings are {ms} ms old for {calls} calls")?
             }
             What::DiskFull(calls) => write!(f, "the disk is full for {calls} calls")?,
+            What::Away(ms) => write!(f, "the store is away for {ms} ms")?,
+            What::DiskFails(after) => write!(f, "the disk fails after {after} operations")?,
+            What::KillWithin(after) => {
+                write!(f, "kill the newest process after {after} operations of the disk")?;
+            }
+            What::PowerLossWithin(after) => {
+                write!(f, "the power fails after {after} operations of the disk")?;
+            }
             What::BitFlip => write!(f, "a bit of the newest object flips")?,
             What::SinkFails => write!(f, "the sink fails")?,
             What::SinkLosesAnswer => write!(f, "the sink takes everything and fails")?,
@@ -100,6 +132,7 @@ impl fmt::Display for Fault {
                 write!(f, " {after} steps into {} no. {nth}", phase.name())
             }
             When::Call(call) => write!(f, " at call {call} of the store"),
+            When::Put(nth) => write!(f, " at put {nth} to the store"),
             When::Delivery(nth) => write!(f, " at delivery {nth}"),
         }
     }
@@ -122,6 +155,10 @@ pub struct Mix {
     pub old_listings: u64,
     /// Full disks.
     pub full_disks: u64,
+    /// Times without a store.
+    pub away: u64,
+    /// Failures, deaths and losses of power within a call of the store.
+    pub within: u64,
     /// Flipped bits.
     pub bit_flips: u64,
     /// Failing sinks.
@@ -138,6 +175,8 @@ impl Mix {
         store: 0,
         old_listings: 0,
         full_disks: 0,
+        away: 0,
+        within: 0,
         bit_flips: 0,
         sinks: 0,
     };
@@ -154,6 +193,8 @@ impl Mix {
         store: 6,
         old_listings: 1,
         full_disks: 1,
+        away: 1,
+        within: 3,
         bit_flips: 0,
         sinks: 2,
     };
@@ -164,6 +205,7 @@ impl Mix {
         // Attempts that are killed early are many, so that a run is longer than an undisturbed one.
         let step = |random: &mut Random| When::Step(1 + random.below(steps * 3));
         let call = |random: &mut Random| When::Call(1 + random.below(150));
+        let put = |random: &mut Random| When::Put(1 + random.below(40));
         let count = |random: &mut Random, most: u64| random.within(0..=most * 2);
         for _ in 0..count(random, self.kills) {
             let phase = *random.pick(&Phase::ALL);
@@ -203,14 +245,30 @@ impl Mix {
                 2 => What::Slow(random.within(1..=300)),
                 _ => What::TimeOut(random.within(50..=500)),
             };
-            faults.push(Fault { when: call(random), what });
+            let when = if random.chance(500) { put(random) } else { call(random) };
+            faults.push(Fault { when, what });
         }
         for _ in 0..count(random, self.old_listings) {
             let what = What::OldListings(random.within(1..=100), random.within(1..=10));
             faults.push(Fault { when: call(random), what });
         }
         for _ in 0..count(random, self.full_disks) {
-            faults.push(Fault { when: call(random), what: What::DiskFull(random.within(2..=30)) });
+            // A put is tried ten times, and several are under way.
+            faults.push(Fault { when: put(random), what: What::DiskFull(random.within(5..=100)) });
+        }
+        for _ in 0..count(random, self.away) {
+            // Ten tries of the log take four to eight seconds.
+            faults.push(Fault { when: put(random), what: What::Away(random.within(10..=12_000)) });
+        }
+        for _ in 0..count(random, self.within) {
+            // A put is six operations, or a few more if directories have to be made.
+            let after = random.below(9);
+            let what = match random.below(4) {
+                0 => What::DiskFails(after),
+                1 => What::KillWithin(after),
+                _ => What::PowerLossWithin(after),
+            };
+            faults.push(Fault { when: put(random), what });
         }
         for _ in 0..count(random, self.bit_flips) {
             faults.push(Fault { when: call(random), what: What::BitFlip });

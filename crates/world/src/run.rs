@@ -34,6 +34,8 @@ pub struct Scenario<'j> {
     pub plan: &'j dyn Fn(&World) -> Plan,
     /// How the n-th attempt runs, counted from zero.
     pub settings: &'j dyn Fn(usize) -> Settings,
+    /// Called once an attempt says that the job is done, before anything else happens.
+    pub done: &'j dyn Fn(),
 }
 
 impl fmt::Debug for Scenario<'_> {
@@ -68,8 +70,10 @@ pub enum Ended {
     Killed,
     /// It gave up, for this reason.
     Failed(String),
-    /// The job is done.
+    /// It brought the job to its end.
     Finished,
+    /// It found the job at its end.
+    FoundFinished,
 }
 
 /// What became of a job.
@@ -81,8 +85,6 @@ pub struct Run {
     pub outcome: Option<Outcome>,
     /// Every attempt.
     pub attempts: Vec<Attempt>,
-    /// The attempt that was the first to say that the job is done.
-    pub done_by: Option<usize>,
     /// The world, at its end.
     pub world: World,
     /// What it went through.
@@ -93,7 +95,7 @@ pub struct Run {
 
 /// Runs a job until it is done.
 pub fn run(scenario: Scenario<'_>) -> Run {
-    let Scenario { seed, faults, media, step_limit, record, name, plan, settings } = scenario;
+    let Scenario { seed, faults, media, step_limit, record, name, plan, settings, done } = scenario;
     let flips = faults.iter().any(|fault| fault.what == What::BitFlip);
     let world = World::new(seed, faults, media, step_limit, record);
     let mut controller = Controller {
@@ -102,9 +104,9 @@ pub fn run(scenario: Scenario<'_>) -> Run {
         name,
         plan,
         settings,
+        done,
         alive: BTreeMap::new(),
         attempts: Vec::new(),
-        done_by: None,
         flips,
     };
     let ended = controller.run();
@@ -124,8 +126,8 @@ pub fn run(scenario: Scenario<'_>) -> Run {
         violation = Some(Violation(panic.clone()));
     }
     let store = world.store();
-    let Controller { attempts, done_by, .. } = controller;
-    Run { violation, outcome, attempts, done_by, world, counts, store }
+    let Controller { attempts, .. } = controller;
+    Run { violation, outcome, attempts, world, counts, store }
 }
 
 struct Controller<'j> {
@@ -134,9 +136,9 @@ struct Controller<'j> {
     name: String,
     plan: &'j dyn Fn(&World) -> Plan,
     settings: &'j dyn Fn(usize) -> Settings,
+    done: &'j dyn Fn(),
     alive: BTreeMap<ProcessId, Alive>,
     attempts: Vec<Attempt>,
-    done_by: Option<usize>,
     flips: bool,
 }
 
@@ -167,7 +169,10 @@ impl Controller<'_> {
                 Event::Ended(process) => {
                     let Some(alive) = self.alive.remove(&process) else { continue };
                     match self.ended(alive)? {
-                        Next::Done(outcome) => return self.finish(outcome).map(Some),
+                        Next::Done(outcome) => {
+                            (self.done)();
+                            return self.finish(outcome).map(Some);
+                        }
                         Next::GiveUp => return Ok(None),
                         Next::GoOn => {}
                     }
@@ -207,8 +212,10 @@ impl Controller<'_> {
             Err(panic) => Err(Violation(format!("a process panicked: {panic}"))),
             Ok(None) => Ok(Next::GoOn),
             Ok(Some(Ok(outcome))) => {
-                *ended = Ended::Finished;
-                self.done_by.get_or_insert(alive.attempt);
+                *ended = match outcome.already_finished {
+                    true => Ended::FoundFinished,
+                    false => Ended::Finished,
+                };
                 match outcome.finished {
                     true => Ok(Next::Done(outcome)),
                     false => Err(Violation("the job stopped, and nobody asked it to".to_owned())),

@@ -9,6 +9,9 @@
 //! 9. The same seed gives the same run: every choice here is drawn from `State::random`, from candidates in an order that doesn't depend
 //!    on the machine.
 
+mod habits;
+mod strike;
+
 use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -19,9 +22,10 @@ use std::thread::Thread;
 
 use highwater_env::{BoxFuture, Phase};
 
-use crate::fault::{Fault, What, When};
+use crate::fault::Fault;
 use crate::random::{Random, mix};
 use crate::world::Counts;
+use habits::Habits;
 
 /// A process's number; the network's, which outlives every process, is 0.
 pub(crate) type ProcessId = usize;
@@ -83,33 +87,6 @@ pub(crate) struct State {
     pub(crate) counts: Counts,
     pub(crate) store: crate::store::Condition,
     media: Arc<crate::store::Media>,
-}
-
-/// How decisions are biased in this run: a run in which everything is equally likely finds less than runs that differ.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Habits {
-    /// A woken task is preferred to a worker, in percent.
-    tasks_first: u64,
-    /// Time moves on to the next thing due when no task is woken, in percent.
-    hurry: u64,
-    /// The clock moves by up to so many microseconds at each decision.
-    jitter_us: u64,
-    /// A look at the clock takes up to so many microseconds, so that slices end early.
-    look_us: u64,
-    /// One worker is favoured over the others, in percent.
-    favour: u64,
-}
-
-impl Habits {
-    pub(crate) fn draw(random: &mut Random) -> Self {
-        Habits {
-            tasks_first: random.within(30..=95),
-            hurry: random.within(20..=80),
-            jitter_us: random.within(1..=200),
-            look_us: if random.chance(700) { random.within(1..=1_000) } else { 1 },
-            favour: if random.chance(300) { random.within(20..=90) } else { 0 },
-        }
-    }
 }
 
 pub(crate) struct Process {
@@ -530,160 +507,6 @@ impl State {
                 }
             }
         }
-    }
-
-    /// Lets faults strike whose step has come, and zombies wake.
-    fn strike(&mut self) {
-        for id in 1..self.processes.len() {
-            let process = &mut self.processes[id];
-            if process.paused_until.is_some_and(|step| step <= self.steps) {
-                process.paused_until = None;
-                self.note(|| format!("process {id} goes on"));
-            }
-        }
-        if self.steps < self.next_strike {
-            return;
-        }
-        let steps = self.steps;
-        let (now, later): (Vec<Fault>, Vec<Fault>) = std::mem::take(&mut self.faults)
-            .into_iter()
-            .partition(|fault| matches!(fault.when, When::Step(step) if step <= steps));
-        self.faults = later;
-        self.find_next_strike();
-        for fault in now {
-            self.note(|| fault.to_string());
-            let newest = (1..self.processes.len()).rev().find(|id| self.may_run(*id));
-            match (fault.what, newest) {
-                (What::Kill, Some(process)) => self.kill(process, "killed"),
-                (What::PowerLoss, _) => self.lose_power(),
-                (What::Pause(steps), Some(process)) => {
-                    self.counts.pauses += 1;
-                    self.processes[process].paused_until = Some(self.steps + steps);
-                    self.events.push_back(Event::Paused(process));
-                }
-                (What::ClockJump(ms), _) => {
-                    self.counts.other_faults += 1;
-                    self.wall_offset_ms += ms;
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// The fault that strikes at this point, if there is one.
-    pub(crate) fn take_fault(&mut self, when: When) -> Option<Fault> {
-        let at = self.faults.iter().position(|fault| fault.when == when)?;
-        let fault = self.faults.remove(at);
-        self.note(|| fault.to_string());
-        Some(fault)
-    }
-
-    fn find_next_strike(&mut self) {
-        let steps = self.faults.iter().filter_map(|fault| match fault.when {
-            When::Step(step) => Some(step),
-            _ => None,
-        });
-        self.next_strike = steps.min().unwrap_or(u64::MAX);
-    }
-
-    fn lose_power(&mut self) {
-        self.counts.power_losses += 1;
-        for process in 1..self.processes.len() {
-            self.kill(process, "out of power");
-        }
-        self.media.lose_power();
-    }
-
-    /// Ends a process here and now: its tasks are never polled again, its threads end as soon as they have the baton.
-    pub(crate) fn kill(&mut self, process: ProcessId, why: &str) {
-        if process == NETWORK || !self.processes[process].alive {
-            return;
-        }
-        self.count_crash(process);
-        self.note(|| format!("process {process} is {why}"));
-        self.trace.add(process as u64);
-        self.bury(process);
-        for slot in self.threads.iter_mut().filter(|slot| slot.process == process && !slot.gone) {
-            slot.dying = true;
-            self.dying += 1;
-        }
-    }
-
-    /// A thread is no more.
-    pub(crate) fn forget(&mut self, thread: ThreadId) {
-        self.threads[thread].gone = true;
-        self.dying -= usize::from(self.threads[thread].dying);
-        self.workers.retain(|worker| *worker != thread);
-    }
-
-    /// Has the workers of a process end that has ended.
-    pub(crate) fn end_workers(&mut self, process: ProcessId) {
-        for worker in self.workers.clone() {
-            let slot = &mut self.threads[worker];
-            if slot.process == process && !slot.dying {
-                slot.dying = true;
-                self.dying += 1;
-            }
-        }
-    }
-
-    /// The tasks of a process that has ended go with it.
-    pub(crate) fn bury(&mut self, process: ProcessId) {
-        self.processes[process].alive = false;
-        self.processes[process].paused_until = None;
-        let threads = &self.threads;
-        self.ready.retain(|id| threads[*id].process != process);
-        for task in &mut self.tasks {
-            if task.as_ref().is_some_and(|task| task.process == process)
-                && let Some(task) = task.take()
-            {
-                self.dropped.extend(task.future);
-            }
-        }
-    }
-
-    fn count_crash(&mut self, process: ProcessId) {
-        self.counts.crashes += 1;
-        let mut under_way = self.processes[process].under_way;
-        under_way[Phase::Committed as usize] += u32::from(self.processes[process].committed);
-        let mut any = false;
-        for phase in Phase::ALL {
-            if under_way[phase as usize] > 0 {
-                self.counts.by_phase[phase as usize] += 1;
-                any = true;
-            }
-        }
-        if !any {
-            self.counts.running += 1;
-        }
-    }
-
-    /// A process enters or leaves a phase.
-    pub(crate) fn phase(&mut self, process: ProcessId, phase: Phase, entered: bool) {
-        let under_way = &mut self.processes[process].under_way[phase as usize];
-        if !entered {
-            *under_way = under_way.saturating_sub(1);
-            return;
-        }
-        *under_way += 1;
-        match phase {
-            Phase::Committed => self.processes[process].committed = true,
-            Phase::Publishing => self.processes[process].committed = false,
-            _ => {}
-        }
-        self.phases_entered[phase as usize] += 1;
-        let count = self.phases_entered[phase as usize];
-        self.note(|| format!("process {process}: {} no. {count}", phase.name()));
-        let steps = self.steps;
-        for fault in &mut self.faults {
-            if let When::Phase(of, nth, after) = fault.when
-                && of == phase
-                && nth == count
-            {
-                fault.when = When::Step(steps + after + 1);
-            }
-        }
-        self.find_next_strike();
     }
 
     /// Writes a line into the trace, if somebody wants to read it.

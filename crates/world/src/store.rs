@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 
 use crate::disk::SimDisk;
 use crate::env::sleep;
-use crate::fault::{What, When};
+use crate::fault::{Fault, What, When};
 use crate::scheduler::{NETWORK, ProcessId, Shared, State};
 
 const NAME: &str = "simulated store";
@@ -61,16 +61,26 @@ impl Media {
             disk.lose_power();
         }
     }
+
+    /// A disk fails after so many operations on files, or works again.
+    fn break_after(&self, operations: Option<u64>) {
+        if let Media::Disk(disk) = self {
+            disk.break_after(operations);
+        }
+    }
 }
 
 /// How the store is.
 #[derive(Debug, Default)]
 pub(crate) struct Condition {
     calls: u64,
+    puts: u64,
     /// Listings are so many milliseconds old, up to this call.
     old_listings: Option<(u64, u64)>,
     /// Nothing can be put, up to this call.
     full_until: u64,
+    /// Nothing can be reached, up to this time.
+    away_until_us: u64,
     /// When objects were put and deleted, by the clock.
     ages: BTreeMap<Path, Age>,
     newest: Option<Path>,
@@ -89,6 +99,7 @@ impl Condition {
     pub(crate) fn heal(&mut self) {
         self.old_listings = None;
         self.full_until = 0;
+        self.away_until_us = 0;
     }
 }
 
@@ -99,6 +110,7 @@ struct Fate {
     /// Before the effect, and after it.
     latency_us: (u64, u64),
     full: bool,
+    away: bool,
 }
 
 /// The way of one process to the media.
@@ -146,18 +158,25 @@ impl NetworkStore {
             Media::Disk(_) => self.process,
         };
         let (shared, inner) = (self.shared.clone(), self.inner.clone());
-        let name = path.clone();
+        let (media, name) = (self.media.clone(), path.clone());
         let call = async move {
             sleep(&shared, Duration::from_micros(fate.latency_us.0)).await;
             let failed =
                 |why: &str| Err(object_store::Error::Generic { store: NAME, source: why.into() });
             let answer = match fate.fault {
                 Some(What::Fail) => failed("it failed, as simulated"),
+                Some(What::DiskFails(_)) if matches!(&*media, Media::Remote(_)) => {
+                    failed("it failed, as simulated")
+                }
+                _ if fate.away => failed("it is away, as simulated"),
                 _ if fate.full && doing == "put" => failed("the disk is full, as simulated"),
                 _ => {
+                    media.break_after(fate.fault.and_then(What::within));
                     let answer = effect.await;
+                    media.break_after(None);
                     let flip = {
                         let mut state = shared.lock();
+                        state.strike_within(fate.fault);
                         state.arrived(doing, &name, answer.is_ok());
                         state.next_flip()
                     };
@@ -206,11 +225,14 @@ impl State {
         self.store.calls += 1;
         self.counts.calls += 1;
         let number = self.store.calls;
+        self.store.puts += u64::from(doing == "put");
+        let puts = (doing == "put").then_some(self.store.puts);
         let (mut latency_us, mut fault) = ((self.random.below(300), self.random.below(300)), None);
         let mut at = 0;
         while at < self.faults.len() {
-            if self.faults[at].when != When::Call(number) || !self.faults[at].what.is_of_the_store()
-            {
+            let Fault { when, what } = self.faults[at];
+            let now = when == When::Call(number) || puts.is_some_and(|nth| when == When::Put(nth));
+            if !now || !what.is_of_the_store() {
                 at += 1;
                 continue;
             }
@@ -230,14 +252,16 @@ impl State {
                     self.store.old_listings = Some((ms, number + calls));
                 }
                 What::DiskFull(calls) => self.store.full_until = number + calls,
+                What::Away(ms) => self.store.away_until_us = self.clock_us + ms * 1_000,
                 What::BitFlip => self.store.flip_pending = true,
                 other => fault = Some(other),
             }
         }
         let full = number < self.store.full_until;
+        let away = self.clock_us < self.store.away_until_us;
         self.trace.add(number);
         self.note(|| format!("process {process}: {doing} {path}, call {number}"));
-        Fate { fault, latency_us, full }
+        Fate { fault, latency_us, full, away }
     }
 
     /// A call has had its effect.
@@ -247,16 +271,17 @@ impl State {
         self.note(|| {
             format!("          {doing} {path}: {}", if well { "done" } else { "refused" })
         });
-        if !well {
-            return;
-        }
+        let age = Age { put_us: clock_us, deleted_us: None, size: 0 };
         match doing {
-            "put" => {
+            "put" if well => {
                 self.store.newest = Some(path.clone());
-                let age = Age { put_us: clock_us, deleted_us: None, size: 0 };
                 self.store.ages.insert(path.clone(), age);
             }
-            "delete" => {
+            // A put that failed half way may have given it its name.
+            "put" => {
+                self.store.ages.entry(path.clone()).or_insert(age);
+            }
+            "delete" if well => {
                 if let Some(age) = self.store.ages.get_mut(path) {
                     age.deleted_us = Some(clock_us);
                 }

@@ -188,6 +188,7 @@ impl Subject<'_> {
             name: name.clone(),
             plan: &|_| plan(self.job),
             settings: &|attempt| settings(seed, attempt, self.workers),
+            done: &|| (),
         });
         let mut violation = run.violation.map(|violation| violation.to_string());
         if let (None, Some(outcome)) = (&violation, &run.outcome) {
@@ -196,12 +197,12 @@ impl Subject<'_> {
             violation = checked.err().map(|panic| text(&*panic).to_owned());
         }
         collect::forget(&name);
-        let attempts = run.attempts.iter().filter(|attempt| attempt.ended != Ended::Finished);
+        let attempts = run.attempts.iter().filter(|attempt| attempt.ended != Ended::FoundFinished);
         RunResult {
             violation,
             steps: run.world.steps(),
             crashes: run.counts.crashes,
-            attempts: attempts.count() as u64 + 1,
+            attempts: attempts.count() as u64,
             trace: run.world.trace(),
         }
     }

@@ -30,6 +30,7 @@ use std::sync::Arc;
 
 use highwater_env::Env;
 use highwater_state::KeyGroups;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::{Scope, Stream};
 
 use crate::batch::Batch;
@@ -147,6 +148,12 @@ pub(crate) fn build<'scope>(
     let reports = uploader::build(scope, parts, recovered, worker);
     coordinator::build(scope, reports, ends, plan, worker, committer);
     Ok(pacer)
+}
+
+/// Ends an operator that was begun and can't be made. Timely panics if one is left as it is, which would hide the error.
+fn not_built(builder: OperatorBuilder<'_, u64>, error: Error) -> Error {
+    builder.build(|_| |_: &_| ());
+    error
 }
 
 /// The error of a node, for people.

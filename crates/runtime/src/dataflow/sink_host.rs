@@ -79,7 +79,10 @@ pub(super) fn build<'scope>(
         }),
         log: recovered.log.clone(),
     };
-    let writer = sink.writer(context).map_err(|error| failed("sink", uid, error))?;
+    let writer = match sink.writer(context) {
+        Ok(writer) => writer,
+        Err(error) => return Err(super::not_built(builder, failed("sink", uid, error))),
+    };
     let interval = recovered.first_interval();
     let mut intake = Intake::new((!direct).then_some(interval));
     intake.add(&mut builder, input, exchange, FrontierInterest::Always, worker.index);

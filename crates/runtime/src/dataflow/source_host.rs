@@ -119,7 +119,10 @@ pub(super) fn build<'scope>(
         }),
         control: Control(worker.attempt.clone()),
     };
-    let reader = source.reader(context).map_err(|error| failed("source", &uid, error))?;
+    let reader = match source.reader(context) {
+        Ok(reader) => reader,
+        Err(error) => return Err(super::not_built(builder, failed("source", &uid, error))),
+    };
 
     let mut input = builder.new_input(ticks, Pipeline);
     let (mut outputs, mut streams) = (Vec::new(), Vec::new());

@@ -1,0 +1,173 @@
+//! Faults that strike, and what they strike down: deaths of processes, losses of power, zombies.
+
+use highwater_env::Phase;
+
+use super::{Event, NETWORK, ProcessId, State, ThreadId};
+use crate::fault::{Fault, What, When};
+
+impl State {
+    /// Lets faults strike whose step has come, and zombies wake.
+    pub(super) fn strike(&mut self) {
+        for id in 1..self.processes.len() {
+            let process = &mut self.processes[id];
+            if process.paused_until.is_some_and(|step| step <= self.steps) {
+                process.paused_until = None;
+                self.note(|| format!("process {id} goes on"));
+            }
+        }
+        if self.steps < self.next_strike {
+            return;
+        }
+        let steps = self.steps;
+        let (now, later): (Vec<Fault>, Vec<Fault>) = std::mem::take(&mut self.faults)
+            .into_iter()
+            .partition(|fault| matches!(fault.when, When::Step(step) if step <= steps));
+        self.faults = later;
+        self.find_next_strike();
+        for fault in now {
+            self.note(|| fault.to_string());
+            let newest = (1..self.processes.len()).rev().find(|id| self.may_run(*id));
+            match (fault.what, newest) {
+                (What::Kill, Some(process)) => self.kill(process, "killed"),
+                (What::PowerLoss, _) => self.lose_power(),
+                (What::Pause(steps), Some(process)) => {
+                    self.counts.pauses += 1;
+                    self.processes[process].paused_until = Some(self.steps + steps);
+                    self.events.push_back(Event::Paused(process));
+                }
+                (What::ClockJump(ms), _) => {
+                    self.counts.other_faults += 1;
+                    self.wall_offset_ms += ms;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Has the death follow that struck within a call of the store, before anybody learns of the call's end.
+    pub(crate) fn strike_within(&mut self, fault: Option<What>) {
+        let what = match fault {
+            Some(What::KillWithin(_)) => What::Kill,
+            Some(What::PowerLossWithin(_)) => What::PowerLoss,
+            _ => return,
+        };
+        self.faults.push(Fault { when: When::Step(self.steps + 1), what });
+        self.find_next_strike();
+    }
+
+    /// The fault that strikes at this point, if there is one.
+    pub(crate) fn take_fault(&mut self, when: When) -> Option<Fault> {
+        let at = self.faults.iter().position(|fault| fault.when == when)?;
+        let fault = self.faults.remove(at);
+        self.note(|| fault.to_string());
+        Some(fault)
+    }
+
+    pub(super) fn find_next_strike(&mut self) {
+        let steps = self.faults.iter().filter_map(|fault| match fault.when {
+            When::Step(step) => Some(step),
+            _ => None,
+        });
+        self.next_strike = steps.min().unwrap_or(u64::MAX);
+    }
+
+    fn lose_power(&mut self) {
+        self.counts.power_losses += 1;
+        for process in 1..self.processes.len() {
+            self.kill(process, "out of power");
+        }
+        self.media.lose_power();
+    }
+
+    /// Ends a process here and now: its tasks are never polled again, its threads end as soon as they have the baton.
+    pub(crate) fn kill(&mut self, process: ProcessId, why: &str) {
+        if process == NETWORK || !self.processes[process].alive {
+            return;
+        }
+        self.count_crash(process);
+        self.note(|| format!("process {process} is {why}"));
+        self.trace.add(process as u64);
+        self.bury(process);
+        for slot in self.threads.iter_mut().filter(|slot| slot.process == process && !slot.gone) {
+            slot.dying = true;
+            self.dying += 1;
+        }
+    }
+
+    /// A thread is no more.
+    pub(crate) fn forget(&mut self, thread: ThreadId) {
+        self.threads[thread].gone = true;
+        self.dying -= usize::from(self.threads[thread].dying);
+        self.workers.retain(|worker| *worker != thread);
+    }
+
+    /// Has the workers of a process end that has ended.
+    pub(crate) fn end_workers(&mut self, process: ProcessId) {
+        for worker in self.workers.clone() {
+            let slot = &mut self.threads[worker];
+            if slot.process == process && !slot.dying {
+                slot.dying = true;
+                self.dying += 1;
+            }
+        }
+    }
+
+    /// The tasks of a process that has ended go with it.
+    pub(crate) fn bury(&mut self, process: ProcessId) {
+        self.processes[process].alive = false;
+        self.processes[process].paused_until = None;
+        let threads = &self.threads;
+        self.ready.retain(|id| threads[*id].process != process);
+        for task in &mut self.tasks {
+            if task.as_ref().is_some_and(|task| task.process == process)
+                && let Some(task) = task.take()
+            {
+                self.dropped.extend(task.future);
+            }
+        }
+    }
+
+    fn count_crash(&mut self, process: ProcessId) {
+        self.counts.crashes += 1;
+        let mut under_way = self.processes[process].under_way;
+        under_way[Phase::Committed as usize] += u32::from(self.processes[process].committed);
+        let mut any = false;
+        for phase in Phase::ALL {
+            if under_way[phase as usize] > 0 {
+                self.counts.by_phase[phase as usize] += 1;
+                any = true;
+            }
+        }
+        if !any {
+            self.counts.running += 1;
+        }
+    }
+
+    /// A process enters or leaves a phase.
+    pub(crate) fn phase(&mut self, process: ProcessId, phase: Phase, entered: bool) {
+        let under_way = &mut self.processes[process].under_way[phase as usize];
+        if !entered {
+            *under_way = under_way.saturating_sub(1);
+            return;
+        }
+        *under_way += 1;
+        match phase {
+            Phase::Committed => self.processes[process].committed = true,
+            Phase::Publishing => self.processes[process].committed = false,
+            _ => {}
+        }
+        self.phases_entered[phase as usize] += 1;
+        let count = self.phases_entered[phase as usize];
+        self.note(|| format!("process {process}: {} no. {count}", phase.name()));
+        let steps = self.steps;
+        for fault in &mut self.faults {
+            if let When::Phase(of, nth, after) = fault.when
+                && of == phase
+                && nth == count
+            {
+                fault.when = When::Step(steps + after + 1);
+            }
+        }
+        self.find_next_strike();
+    }
+}
