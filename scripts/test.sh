@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every check and test of the project, and installs what they need. About twenty minutes on two cores when nothing is
+# Runs every check and test of the project, and installs what they need. About half an hour on two cores when nothing is
 # built yet. Usage: scripts/test.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -28,6 +28,15 @@ RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 step "tests"
 cargo test --workspace --all-targets --locked
 cargo test --workspace --doc --locked
+
+step "simulation: fixed seeds, new ones, every crash of small jobs, a user's job"
+# With debug assertions, and built already. The new seeds are others for every commit.
+simulate() { cargo run --quiet --locked -p highwater-sim -- "$@"; }
+commits=$(git rev-list --count HEAD 2>/dev/null || echo 1)
+simulate --seeds 4500
+simulate --seeds 1500 --start $((commits * 1000000))
+simulate --exhaustive --pairs-every 97
+cargo run --quiet --locked -p highwater --example first_visits
 
 step "the main job, killed ten times"
 scripts/kill-demo.sh

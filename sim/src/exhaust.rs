@@ -37,13 +37,14 @@ fn at(when: When, what: What) -> Fault {
     Fault { when, what }
 }
 
-/// Every crash of the smallest job, alone and in pairs, and of some small random ones, alone.
-pub fn all(seed: u64, threads: usize) -> Found {
+/// Every crash of the smallest job, alone and in pairs, and of some small random ones, alone. Of the pairs only every so many-th
+/// is tried.
+pub fn all(seed: u64, pairs_every: usize, threads: usize) -> Found {
     let mut found = Found::default();
     for disk in [false, true] {
         let smallest = trial(seed, Graph::smallest(seed), disk);
         found.singles(&smallest, "the smallest job", threads);
-        found.pairs(&smallest, "the smallest job", threads);
+        found.pairs(&smallest, "the smallest job", pairs_every, threads);
     }
     for number in 0..4 {
         let graph = Graph::draw(seed + number, 3);
@@ -69,6 +70,7 @@ impl Found {
         for call in 1..=undisturbed.counts.calls {
             let faults = [What::Fail, What::LoseAnswer, What::TimeOut(100), What::Slow(100)];
             lists.extend(faults.map(|what| vec![at(When::Call(call), what)]));
+            lists.push(vec![at(When::Call(call), What::KillWithin(u64::MAX))]);
             // A put is six operations on files, or a few more if directories have to be made.
             for after in (0..9).filter(|_| trial.disk) {
                 let faults =
@@ -92,17 +94,17 @@ impl Found {
     }
 
     /// A crash at every pair of steps; the second is counted on from the first.
-    fn pairs(&mut self, trial: &Trial, name: &str, threads: usize) {
+    fn pairs(&mut self, trial: &Trial, name: &str, every: usize, threads: usize) {
         let steps = trial.run().steps;
+        let kill = |step| at(When::Step(step), What::Kill);
         let mut lists = Vec::new();
         for first in 1..=steps {
-            // After a crash there are as many steps as before, at the most.
-            for second in first + 1..=first + steps {
-                let kill = |step| at(When::Step(step), What::Kill);
-                lists.push(vec![kill(first), kill(second)]);
-            }
+            let once = Trial { faults: vec![kill(first)], ..trial.clone() }.run();
+            lists.extend((first + 1..=once.steps).map(|second| vec![kill(first), kill(second)]));
         }
-        self.lines.push(format!("{name}, every pair of {steps} steps: {} runs", lists.len()));
+        let pairs = lists.len();
+        let lists: Vec<_> = lists.into_iter().step_by(every.max(1)).collect();
+        self.lines.push(format!("{name}, {} of {pairs} pairs of {steps} steps", lists.len()));
         self.try_all(trial, &lists, threads);
     }
 

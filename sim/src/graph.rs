@@ -73,6 +73,10 @@ pub enum Op {
     Min,
     /// The largest, by a key of one's own.
     MaxBy,
+    /// `map_with_state` behind a running aggregate: the last value of each key, told again at every row.
+    Latest,
+    /// The largest value of each key, behind a running count.
+    Largest,
     /// `update_state_by_key`: the sum of all values.
     UpdateState,
     /// A table that takes the rows of every checkpoint in one transaction.
@@ -144,6 +148,9 @@ impl Graph {
         for _ in 0..random.within(1..=operators) {
             graph.grow(&mut random, &mut unread);
         }
+        for output in &mut unread {
+            graph.follow(&mut random, output);
+        }
         for output in unread {
             let exactly_once = random.chance(800);
             graph.add(Op::Write { exactly_once }, vec![output]);
@@ -161,6 +168,17 @@ impl Graph {
         let ordered = stateless && all(|node| node.ordered);
         self.nodes.push(Node { op, inputs, exact, ordered });
         self.nodes.len() - 1
+    }
+
+    /// Appends operators with state behind a running aggregate, of which the last row of each key is still known.
+    fn follow(&mut self, random: &mut Random, output: &mut Output) {
+        while !self.nodes[output.0].exact && random.chance(400) {
+            let op = match self.nodes[output.0].op {
+                Op::Count | Op::Largest if random.chance(500) => Op::Largest,
+                _ => Op::Latest,
+            };
+            *output = (self.add(op, vec![*output]), 0);
+        }
     }
 
     /// Appends an operator behind some stream.
@@ -238,6 +256,8 @@ impl Op {
                 | Op::Min
                 | Op::MaxBy
                 | Op::UpdateState
+                | Op::Latest
+                | Op::Largest
         )
     }
 }
@@ -282,6 +302,6 @@ mod tests {
             }
             assert!(graph.nodes.iter().any(|node| matches!(node.op, Op::Write { .. })));
         }
-        assert_eq!(seen.len(), 22, "{seen:?}");
+        assert_eq!(seen.len(), 24, "{seen:?}");
     }
 }

@@ -132,6 +132,17 @@ fn keyed(op: Op, uid: &str, input: &Stream<Row>) -> Stream<Row> {
             let best = rows.max_by_key(|row| -row.value).uid(uid);
             best.map(|(key, row)| told(key, -row.value))
         }
+        Op::Latest => {
+            let latest = |key: &u32, row: Row, last: &mut StateHandle<'_, i64>| {
+                last.set(row.value);
+                last.get().map(|value| told(*key, *value))
+            };
+            rows.map_with_state(latest).uid(uid)
+        }
+        Op::Largest => {
+            let values = input.map(|row| (row.key, row.value)).keyed();
+            values.max().uid(uid).map(|(key, value)| told(key, value))
+        }
         Op::UpdateState => {
             let update = |_: &u32, new: Vec<Row>, old: Option<i64>| {
                 Some(old.unwrap_or_default() + new.iter().map(|row| row.value).sum::<i64>())

@@ -50,6 +50,9 @@ struct Arguments {
     /// Every crash of small jobs: at every step, every call of the store, and every pair of them for the smallest.
     #[arg(long)]
     exhaustive: bool,
+    /// Of the pairs only every so many-th.
+    #[arg(long, default_value_t = 1)]
+    pairs_every: usize,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -70,6 +73,7 @@ enum Sort {
     FullDisks,
     Away,
     Within,
+    BitFlips,
     Sinks,
 }
 
@@ -91,6 +95,7 @@ impl Arguments {
                 Sort::FullDisks => &mut mix.full_disks,
                 Sort::Away => &mut mix.away,
                 Sort::Within => &mut mix.within,
+                Sort::BitFlips => &mut mix.bit_flips,
                 Sort::Sinks => &mut mix.sinks,
             } = 0;
         }
@@ -107,7 +112,7 @@ fn main() -> ExitCode {
     #[allow(clippy::disallowed_methods, reason = "how long the exploring itself takes")]
     let begin = Instant::now();
     if arguments.exhaustive {
-        let found = exhaust::all(arguments.start, arguments.threads);
+        let found = exhaust::all(arguments.start + 1, arguments.pairs_every, arguments.threads);
         println!("{}", found.describe());
         println!("{:.1} s", begin.elapsed().as_secs_f64());
         println!(

@@ -85,6 +85,8 @@ fn apply(op: Op, rows: Vec<Row>) -> Vec<Row> {
             kept.map(|row| Row { key: row.key / 2, ..row }).collect()
         }
         Op::Union | Op::Rebalance | Op::Ordered => rows,
+        // Of what comes before them only the last row of each key is known, and here there is no other.
+        Op::Latest | Op::Largest => rows,
         Op::CountEvery => numbered(&|number| number),
         // Every third row of a key takes its number away.
         Op::Number => numbered(&|number| (number - 1) % 3 + 1),

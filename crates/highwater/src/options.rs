@@ -22,6 +22,8 @@ use highwater_runtime::Settings;
 /// assert_eq!(options.highwater.settings().workers, 2);
 /// ```
 #[derive(Args, Clone, Debug)]
+// What is said above is for programmers, and not for who asks a job for help.
+#[command(about = None, long_about = None)]
 pub struct Options {
     /// How many workers (threads); may be another number at every start.
     #[arg(long, short, env = "HIGHWATER_WORKERS", value_name = "N", default_value_t = 1)]

@@ -101,7 +101,7 @@ impl Runner {
     pub fn run<R>(self, job: impl FnOnce(&Job) -> R) -> Result<Outcome> {
         let options = self.options.unwrap_or_else(default_options);
         log_to_stderr();
-        abort_on_worker_panic();
+        abort_on_panic();
         let graph = Job::new();
         job(&graph);
         let plan = graph.into_plan();
@@ -126,10 +126,11 @@ impl Runner {
             false => format!("checkpoints in {location}"),
         });
         let began = env.monotonic();
+        let mut signals = None;
         let started = |control: Control| {
             let took = (control.env().monotonic() - began).as_secs_f64();
             tracing::info!(job = name, took, "workers start");
-            stop_on_signals(name, &control);
+            signals = stop_on_signals(name, &control);
             if !options.quiet {
                 progress::show(name, &control);
             }
@@ -139,6 +140,10 @@ impl Runner {
         };
         let outcome =
             highwater_runtime::run(name, plan, options.settings(), env.clone(), store, started);
+        // From here on signals do what they do without a job.
+        if let Some(signals) = signals {
+            signals.close();
+        }
         if !options.quiet {
             progress::end();
         }
@@ -184,18 +189,20 @@ fn log_to_stderr() {
     subscriber.try_init().ok();
 }
 
-/// Invariant 6 in real life: a worker that panics takes the process down from the hook, before anything is unwound and any capability
-/// dropped.
-fn abort_on_worker_panic() {
+/// Invariant 6 in real life: a worker or a task of the engine that panics takes the process down from the hook, before anything is
+/// unwound and any capability dropped.
+fn abort_on_panic() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic: &PanicHookInfo<'_>| {
             before(panic);
             let thread = std::thread::current();
-            if thread.name().is_some_and(|name| name.starts_with("timely:work")) {
+            let ours = ["timely:work", "highwater-task"];
+            let name = thread.name().unwrap_or_default();
+            if ours.iter().any(|ours| name.starts_with(ours)) {
                 eprintln!(
-                    "a worker panicked; the process ends here, and nothing committed is lost"
+                    "the thread `{name}` panicked; the process ends here, and nothing committed is lost"
                 );
                 std::process::abort();
             }
@@ -204,14 +211,16 @@ fn abort_on_worker_panic() {
 }
 
 /// The first SIGINT or SIGTERM takes a last checkpoint, the second ends the process.
-fn stop_on_signals(name: &str, control: &Control) {
+/// What is answered ends that once the job is over.
+fn stop_on_signals(name: &str, control: &Control) -> Option<signal_hook::iterator::Handle> {
     let mut signals = match signal_hook::iterator::Signals::new([SIGINT, SIGTERM]) {
         Ok(signals) => signals,
         Err(error) => {
             tracing::warn!(%error, "signals can't be caught; they end the job at once");
-            return;
+            return None;
         }
     };
+    let handle = signals.handle();
     let (name, control) = (name.to_owned(), control.clone());
     let env = control.env().clone();
     let wait = move || {
@@ -225,4 +234,5 @@ fn stop_on_signals(name: &str, control: &Control) {
         }
     };
     env.spawn_thread("signals", Box::new(wait));
+    Some(handle)
 }

@@ -172,12 +172,13 @@ impl Committer {
     /// Waits until everything is published, and records that. A job that was stopped doesn't wait for a destination that is
     /// down: the next start publishes what is left.
     pub(crate) async fn finish(&mut self) {
-        let finished = self.last.as_ref().is_none_or(|last| last.finished);
+        let finished = self.last.as_ref().is_some_and(|last| last.finished);
         while !self.sinks.values().all(SinkPublishing::is_idle) {
             if self.attempt.is_over() {
                 return;
             }
-            if !finished && self.sinks.values().any(|sink| !sink.is_idle() && sink.is_failing()) {
+            let leave = !finished || self.attempt.stop_requested();
+            if leave && self.sinks.values().any(|sink| !sink.is_idle() && sink.is_failing()) {
                 tracing::warn!(
                     "stopped before everything is published; the next start publishes what is left"
                 );
@@ -216,8 +217,8 @@ impl Committer {
     }
 
     async fn checkpoint(&mut self, ready: Ready) -> Result<(), Error> {
-        let Ready { interval, finished, reports, .. } = &ready;
-        let (interval, finished) = (*interval, *finished);
+        let Ready { interval, reports, .. } = &ready;
+        let interval = *interval;
         let failed: Vec<&WorkerReport> =
             reports.iter().filter(|report| report.failed.is_some()).collect();
         let failure = failed.first().map(|report| {
@@ -239,7 +240,7 @@ impl Committer {
                     "a checkpoint failed; the next one covers what it would have"
                 );
                 self.attempt.settle(interval, false);
-                if finished {
+                if ready.last {
                     return Err(Error::Refused {
                         why: format!("the last checkpoint failed: {why}"),
                         what_to_do: "nothing is lost; start the job again once this is mended"

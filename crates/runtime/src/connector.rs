@@ -84,6 +84,8 @@ pub struct ReaderContext {
     pub workers: usize,
     /// The splits that this worker reads, with where to begin. Those at their end are left out.
     pub splits: Vec<(String, SplitOffset)>,
+    /// How many such splits there are on all workers together.
+    pub splits_of_all: usize,
     /// So many rows are wanted at once, at the most; a reader that reads in blocks of its own needn't heed it.
     pub rows: usize,
     /// Time, threads and tasks.

@@ -57,6 +57,11 @@ pub enum Error {
         /// What the panic said.
         message: String,
     },
+    /// The committer has died of a panic: a bug of the engine or of a sink.
+    #[error(
+        "the committer panicked; what it said is above. Nothing committed is lost: start the job again"
+    )]
+    Committer,
     /// The operating system refused something at the start.
     #[error("{what}: {source}")]
     Io {

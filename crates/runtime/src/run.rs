@@ -213,6 +213,7 @@ fn run_workers(
     // Timely's builders can only be built on threads of its own; these are the engine's workers.
     let guards = timely::communication::initialize_from(builders, guard, work).map_err(threads)?;
     let owner = attempt.clone();
+    let checkpoints = attempt.settings.checkpoint_interval.is_some();
     block_on(&*attempt.env, async move {
         owner.ended().await;
         if owner.is_over() {
@@ -220,7 +221,9 @@ fn run_workers(
             futures::future::select(std::pin::pin!(owner.all_left()), moment).await;
         } else {
             // The committer ends after the coordinator, which went with its worker.
-            committer_done.await.ok();
+            if committer_done.await.is_err() && checkpoints && !owner.is_over() {
+                owner.fail(Error::Committer);
+            }
         }
     });
     if attempt.workers_running() == 0 {

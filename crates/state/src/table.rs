@@ -100,7 +100,9 @@ pub trait StateTable {
     /// What its rows are.
     fn kind(&self) -> Kind;
     /// Changes from here on belong to `interval`.
-    fn begin(&mut self, interval: u32);
+    ///
+    /// Nothing is noted for a freeze if there will be none.
+    fn begin(&mut self, interval: u32, freezes: bool);
     /// Freezes the present interval in O(1); changes from here on belong to `next`. What is stored in `retire`
     /// is written again, because that object is mostly dead.
     fn freeze(&mut self, next: u32, retire: Option<Place>);
@@ -198,7 +200,7 @@ struct Frozen {
 /// let groups = KeyGroups::default();
 /// let mut table: KeyedTable<String, u64> =
 ///     KeyedTable::new("count", Kind::Value, groups, groups.range(0, 1));
-/// table.begin(1);
+/// table.begin(1, true);
 /// *table.upsert("a".to_owned(), || 0) += 2;
 /// assert_eq!(table.get(&"a".to_owned()), Some(&2));
 /// ```
@@ -210,6 +212,8 @@ pub struct KeyedTable<K, V, H = ByKey> {
     range: Range<u32>,
     groups: Vec<Group<K, V>>,
     interval: u32,
+    /// Changes are noted, because there will be freezes.
+    freezes: bool,
     stamp: u32,
     frozen: Option<Frozen>,
     key_tier: Tier,
@@ -268,6 +272,7 @@ where
             groups: groups.collect(),
             range,
             interval: 0,
+            freezes: true,
             stamp: 0,
             frozen: None,
             key_tier: Tier::default(),
@@ -347,7 +352,9 @@ where
             Some(number) => number,
             None => {
                 self.entries += 1;
-                group.changed.push(lookup);
+                if self.freezes {
+                    group.changed.push(lookup);
+                }
                 let slot = Slot { key, value: init(), changed: interval, mark: 0 };
                 group.slots.push(short(lookup), slot)
             }
@@ -361,7 +368,9 @@ where
                     ..*slot
                 });
             }
-            group.changed.push(lookup);
+            if self.freezes {
+                group.changed.push(lookup);
+            }
             slot.changed = interval;
             slot.mark = 0;
         }
@@ -394,7 +403,9 @@ where
         let rehash = |slot: &Slot<K, V>| short(H::lookup(&slot.key));
         let slot = group.slots.remove(number, short(lookup), rehash);
         self.entries -= 1;
-        group.deleted.push(slot.key.clone());
+        if self.freezes {
+            group.deleted.push(slot.key.clone());
+        }
         if slot.changed != interval
             && let Some(frozen) = &mut group.frozen
         {
@@ -460,14 +471,15 @@ where
         self.kind
     }
 
-    fn begin(&mut self, interval: u32) {
+    fn begin(&mut self, interval: u32, freezes: bool) {
         assert!(self.frozen.is_none(), "3: nothing is frozen when an attempt begins");
         self.interval = interval;
+        self.freezes = freezes;
     }
 
     fn freeze(&mut self, next: u32, retire: Option<Place>) {
         assert!(self.frozen.is_none(), "3: the interval before was encoded");
-        assert!(next > self.interval, "intervals rise");
+        assert!(self.freezes && next > self.interval, "intervals rise, and changes are noted");
         let writer = SectionWriter::new(&self.name, self.kind, self.interval);
         self.frozen = Some(Frozen { interval: self.interval, cursor: 0, retire, writer });
         self.interval = next;

@@ -24,7 +24,7 @@ fn table() -> KeyedTable<u32, Value> {
 /// A real object: some keys, changed and removed in two intervals.
 fn real() -> Vec<u8> {
     let mut table = table();
-    table.begin(1);
+    table.begin(1, true);
     for key in 0..50_u32 {
         table.set(
             key,

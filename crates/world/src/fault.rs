@@ -184,7 +184,7 @@ impl Mix {
     /// Processes die, and nothing else happens.
     pub const CRASHES: Mix = Mix { kills: 6, ..Mix::NONE };
 
-    /// A bit of everything, except what nobody can recover from.
+    /// A bit of everything, damage that nobody can recover from included.
     pub const ALL: Mix = Mix {
         kills: 6,
         power_losses: 1,
@@ -195,7 +195,7 @@ impl Mix {
         full_disks: 1,
         away: 1,
         within: 3,
-        bit_flips: 0,
+        bit_flips: 1,
         sinks: 2,
     };
 

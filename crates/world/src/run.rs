@@ -143,6 +143,7 @@ struct Controller<'j> {
 }
 
 struct Alive {
+    process: ProcessId,
     body: Body<Result<Outcome, Error>>,
     attempt: usize,
     /// Another process ran at the same time.
@@ -201,7 +202,7 @@ impl Controller<'_> {
         let body = body.map_err(Violation)?;
         let overlapped = !self.alive.is_empty();
         self.alive.values_mut().for_each(|other| other.overlapped = true);
-        self.alive.insert(process, Alive { body, attempt, overlapped, paused: false });
+        self.alive.insert(process, Alive { process, body, attempt, overlapped, paused: false });
         Ok(())
     }
 
@@ -223,7 +224,7 @@ impl Controller<'_> {
             }
             Ok(Some(Err(error))) => {
                 *ended = Ended::Failed(error.to_string());
-                let store_failed = self.world.counts().store_faults > 0;
+                let store_failed = self.world.store_failed(alive.process);
                 let sort = sort(&error);
                 let allowed = match sort {
                     Sort::Fenced => alive.overlapped,

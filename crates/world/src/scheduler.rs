@@ -94,6 +94,8 @@ pub(crate) struct Process {
     /// It will go on at this step.
     pub(crate) paused_until: Option<u64>,
     pub(crate) main: ThreadId,
+    /// A call of it to the store has failed.
+    pub(crate) store_failed: bool,
     /// An entry was committed, and nothing of it is published yet.
     committed: bool,
     /// How often each phase is under way now.
@@ -107,6 +109,7 @@ impl Process {
             paused_until: None,
             main,
             committed: false,
+            store_failed: false,
             under_way: [0; Phase::ALL.len()],
         }
     }

@@ -259,7 +259,10 @@ impl State {
         }
         let full = number < self.store.full_until;
         let away = self.clock_us < self.store.away_until_us;
+        let fails = !matches!(fault, None | Some(What::KillWithin(_) | What::PowerLossWithin(_)));
+        self.processes[process].store_failed |= fails || away || (full && doing == "put");
         self.trace.add(number);
+        path.as_ref().bytes().for_each(|byte| self.trace.add(u64::from(byte)));
         self.note(|| format!("process {process}: {doing} {path}, call {number}"));
         Fate { fault, latency_us, full, away }
     }

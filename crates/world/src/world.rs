@@ -7,6 +7,8 @@ use std::time::Duration;
 use futures::{FutureExt, TryStreamExt};
 use highwater_env::{BoxFuture, Env, Phase};
 use highwater_log::Store;
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
 
 use crate::env::SimEnv;
 use crate::fault::{Fault, What, When};
@@ -58,6 +60,9 @@ impl Counts {
         self.panics.extend(other.panics.iter().cloned());
     }
 }
+
+/// What only entries of attempts have in them.
+const ATTEMPT: &[u8] = b"\"body\":{\"attempt\"";
 
 /// A simulated world. The thread that makes it is its controller.
 #[derive(Clone)]
@@ -124,10 +129,14 @@ impl World {
     }
 
     /// Rows are about to be delivered to a sink: what goes wrong with that.
-    pub fn deliver(&self, sink: &str, checkpoint: u64, rows: usize) -> Option<What> {
+    ///
+    /// `content` is a hash of the rows, so that two runs that deliver others are told apart.
+    pub fn deliver(&self, sink: &str, checkpoint: u64, rows: usize, content: u64) -> Option<What> {
         let mut state = self.shared.lock();
         state.counts.deliveries += 1;
         let number = state.counts.deliveries;
+        state.trace.add(checkpoint);
+        state.trace.add(content);
         state.note(|| {
             format!("delivery {number}: {rows} rows of checkpoint {checkpoint} to {sink}")
         });
@@ -136,8 +145,26 @@ impl World {
         Some(fault.what)
     }
 
+    /// Whether a checkpoint is committed, as the media has it now: its entry stands, or has been collected because there are newer
+    /// ones.
+    pub fn is_committed(&self, checkpoint: u64) -> bool {
+        let name = Path::from(highwater_log::names::entry(checkpoint));
+        let store = self.store();
+        let read = async { store.objects().get(&name).await?.bytes().await };
+        match read.now_or_never() {
+            // A damaged one isn't taken for an attempt's.
+            Some(Ok(entry)) => !entry.windows(ATTEMPT.len()).any(|part| part == ATTEMPT),
+            _ => self.newest_entry().is_some_and(|newest| newest > checkpoint),
+        }
+    }
+
+    /// Whether the store has failed a call of this process.
+    pub(crate) fn store_failed(&self, process: ProcessId) -> bool {
+        self.shared.lock().processes[process].store_failed
+    }
+
     /// The number of the newest entry in the commit log, as it is on the media now.
-    pub fn newest_entry(&self) -> Option<u64> {
+    fn newest_entry(&self) -> Option<u64> {
         let store = self.store();
         let listed = store.objects().list(None).try_collect::<Vec<_>>().now_or_never()?.ok()?;
         let numbers = listed.iter().filter_map(|meta| {

@@ -229,7 +229,7 @@ impl Rig {
                 let mut operator = (self.make)(&context(worker, workers));
                 for table in operator.tables() {
                     table.restore("op", &image).unwrap();
-                    table.begin(self.interval);
+                    table.begin(self.interval, true);
                 }
                 operator.restored();
                 operator

@@ -113,6 +113,9 @@ impl<T: Data> Destination<T> for Collect {
     }
 
     fn start_over(&self, from: &PublisherContext) {
-        collected().remove(&address(&from.job, &from.job_id, &from.uid));
+        // What a later attempt has committed stays, should this one have been fenced without knowing it yet.
+        if let Some(committed) = collected().get_mut(&address(&from.job, &from.job_id, &from.uid)) {
+            committed.retain(|checkpoint, _| *checkpoint > from.attempt);
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex};
 
-use highwater_runtime::connector::{Delivery, PublisherContext, Sink};
+use highwater_runtime::connector::{Delivery, Lasting, PublisherContext, Sink};
 use highwater_runtime::{BoxError, Data};
 
 use super::IntoSink;
@@ -69,7 +69,9 @@ where
     }
 
     fn deliver(&self, _: &PublisherContext, checkpoint: u64, rows: Vec<T>) -> Result<(), BoxError> {
-        let mut function = self.0.lock().map_err(|_| "the function panicked in an earlier call")?;
+        let mut function = self.0.lock().map_err(|_| {
+            Lasting("the function of `foreach_batch` panicked, and what it had done isn't known; start the job again".to_owned())
+        })?;
         function(checkpoint, rows)
     }
 }

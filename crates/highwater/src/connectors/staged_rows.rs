@@ -15,6 +15,7 @@
 use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,7 +29,7 @@ use highwater_codec::{ColumnReader, Tier, encode};
 use highwater_env::BoxFuture;
 use highwater_log::{Log, LogError, ObjectRef, StagedItem, names};
 use highwater_runtime::connector::{
-    Delivery, Publisher, PublisherContext, Sink, Writer, WriterContext, on_thread,
+    Delivery, Lasting, Publisher, PublisherContext, Sink, Writer, WriterContext, on_thread,
 };
 use highwater_runtime::{Batch, BoxError, Data};
 
@@ -172,7 +173,9 @@ impl<T: Data> StagingWriter<T> {
             let env = env.clone();
             async move {
                 let count = rows.len() as u64;
-                let encoded = encode_rows(&rows, &tier);
+                // A user's serialization may panic; whoever waits for the rows must learn of it.
+                let encoded = catch_unwind(AssertUnwindSafe(|| encode_rows(&rows, &tier)));
+                let encoded = encoded.unwrap_or_else(|_| Err("serializing a row panicked".into()));
                 drop(rows);
                 let item = match encoded {
                     Ok(encoded) => put(&log, &name, encoded.into(), &queued, env.as_ref()).await,
@@ -319,7 +322,12 @@ impl<T: Data, D: Destination<T>> Publisher for RowsPublisher<T, D> {
             let deliver = move || {
                 let mut rows = Vec::new();
                 for content in contents {
-                    decode_rows::<T>(&content, &mut rows)?;
+                    decode_rows::<T>(&content, &mut rows).map_err(|error| {
+                        Lasting(format!(
+                            "rows staged by checkpoint {checkpoint} can't be read as what the job writes now ({error}); run the \
+                             job once more as it was, so that they are published"
+                        ))
+                    })?;
                 }
                 destination.deliver(&context, checkpoint, rows)
             };

@@ -1,9 +1,9 @@
 //! Standard output as a sink: a line of JSON a row.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::sync::Arc;
 
-use highwater_runtime::connector::{Delivery, PublisherContext, Sink};
+use highwater_runtime::connector::{Delivery, Lasting, PublisherContext, Sink};
 use highwater_runtime::{BoxError, Data};
 use serde::Serialize;
 
@@ -58,7 +58,12 @@ fn print<T: Serialize>(rows: &[T]) -> Result<(), BoxError> {
         text.push(b'\n');
     }
     let mut out = std::io::stdout().lock();
-    out.write_all(&text)
-        .and_then(|()| out.flush())
-        .map_err(|error| format!("can't write to standard output: {error}").into())
+    out.write_all(&text).and_then(|()| out.flush()).map_err(|error| {
+        let text = format!("can't write to standard output: {error}");
+        match error.kind() {
+            // Whoever read it has gone, and doesn't come back.
+            ErrorKind::BrokenPipe => Lasting(text).into(),
+            _ => text.into(),
+        }
+    })
 }

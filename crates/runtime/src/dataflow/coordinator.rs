@@ -27,6 +27,8 @@ pub(crate) struct Ready {
     pub(crate) epoch: Epoch,
     pub(crate) clock_ms: u64,
     pub(crate) trigger: u64,
+    /// The last one of this attempt.
+    pub(crate) last: bool,
     /// The last one, all sources are at their end.
     pub(crate) finished: bool,
     /// By worker.
@@ -102,6 +104,7 @@ pub(super) fn build<'scope>(
                     epoch: tick.epoch,
                     clock_ms: tick.clock_ms,
                     trigger: tick.trigger,
+                    last: tick.closing.is_some(),
                     finished: tick.closing == Some(Closing::Finished),
                     reports,
                 };

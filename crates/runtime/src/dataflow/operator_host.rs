@@ -104,7 +104,7 @@ pub(super) fn build<'scope>(
     };
     for table in operator.tables() {
         let entries = table.restore(&uid, &recovered.image).map_err(unreadable)?;
-        table.begin(interval);
+        table.begin(interval, worker.attempt.settings.checkpoint_interval.is_some());
         worker
             .attempt
             .counters

@@ -97,21 +97,16 @@ pub(super) fn build<'scope>(
     let activator = scope.activator_for(address.clone());
     worker.add_source(scope.activator_for(address.clone()));
     let wake = scope.worker().sync_activator_for(address.to_vec());
-    let splits: Vec<(String, SplitOffset)> = recovered
-        .splits
-        .get(&*uid)
-        .into_iter()
-        .flatten()
-        .skip(worker.index)
-        .step_by(worker.peers)
-        .cloned()
-        .collect();
+    let of_all = recovered.splits.get(&*uid).map_or(&[][..], Vec::as_slice);
+    let splits: Vec<(String, SplitOffset)> =
+        of_all.iter().skip(worker.index).step_by(worker.peers).cloned().collect();
     let unreported = splits.iter().cloned().collect();
     let context = ReaderContext {
         uid: uid.to_string(),
         worker: worker.index,
         workers: worker.peers,
         splits,
+        splits_of_all: of_all.len(),
         rows: worker.attempt.settings.batch_rows.max(1),
         env: worker.attempt.env.clone(),
         waker: Waker::new(move || {

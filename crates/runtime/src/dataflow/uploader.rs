@@ -216,6 +216,8 @@ impl Uploader {
             }
             self.unreported.extend(part.staged.filter(|staged| !staged.items.is_empty()));
         }
+        // What later sections have replaced needn't be written any more: without it the backlog is bounded as chains are.
+        self.backlog.retain(|(interval, _)| places.contains_key(&Place::Own(*interval)));
         if !sections.is_empty() {
             self.backlog.push((interval, sections));
         }

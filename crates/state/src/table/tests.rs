@@ -83,7 +83,7 @@ impl World {
                 let range = groups.range(worker, workers);
                 let mut table = KeyedTable::new("s", Kind::Value, groups, range);
                 table.restore("op", &image).unwrap();
-                table.begin(self.interval);
+                table.begin(self.interval, true);
                 table
             })
             .collect();
@@ -202,7 +202,7 @@ fn one_changed_key_makes_a_small_section() {
     let groups = KeyGroups::default();
     let mut table: KeyedTable<u64, (u64, i64)> =
         KeyedTable::new("sum", Kind::Accumulator, groups, groups.range(0, 1));
-    table.begin(1);
+    table.begin(1, true);
     for key in 0..200_000 {
         table.upsert(key, || (0, 0)).0 += 1;
     }

@@ -130,8 +130,11 @@ fn plan(items: &mut [StagedItem], roll: Roll, extension: &str, clock_ms: u64, la
         if together && !last && bytes < roll.bytes && age < roll.age.as_millis() {
             return;
         }
+        // Named after its last item, so that the name tells of the newest checkpoint that the part depends on.
+        let last = items[begin..end].iter().rev().find_map(|item| Staged::parse(&item.name));
+        let part = last.unwrap_or(first).part(extension);
         for item in &mut items[begin..end] {
-            item.part = Some(first.part(extension));
+            item.part = Some(part.clone());
         }
         begin = end;
     }
@@ -220,7 +223,9 @@ fn publish_joined(
     items: &[StagedItem],
     target: &Path,
 ) -> Result<(), BoxError> {
-    if target.exists() {
+    let is_staged = |item: &StagedItem| folder.staged().join(&item.name).exists();
+    if target.exists() && !items.iter().all(is_staged) {
+        // Staged files are removed only when all that they are part of is published.
         return Ok(());
     }
     let joined = folder.joined(attempt);
@@ -249,8 +254,32 @@ fn publish_joined(
     }
     file.sync_all().map_err(cannot_write)?;
     match link(&joined, target) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let same = same_content(&joined, target);
+            match same.map_err(|error| cannot("read", target, &error))? {
+                true => Ok(()),
+                false => Err(taken(target)),
+            }
+        }
         linked => linked.map_err(|error| cannot("create", target, &error)),
+    }
+}
+
+fn same_content(one: &Path, other: &Path) -> io::Result<bool> {
+    let (mut one, mut other) = (File::open(one)?, File::open(other)?);
+    if one.metadata()?.len() != other.metadata()?.len() {
+        return Ok(false);
+    }
+    let (mut ours, mut theirs) = (vec![0; BUFFER], vec![0; BUFFER]);
+    loop {
+        let read = one.read(&mut ours)?;
+        if read == 0 {
+            return Ok(true);
+        }
+        other.read_exact(&mut theirs[..read])?;
+        if ours[..read] != theirs[..read] {
+            return Ok(false);
+        }
     }
 }
 

@@ -49,9 +49,11 @@ impl<T: Data, F: ReadFormat<T>> Source for FileSource<T, F> {
     }
 
     fn reader(&self, context: ReaderContext) -> Result<Box<dyn Reader>, BoxError> {
-        let ReaderContext { splits, env, waker, workers, .. } = context;
+        let ReaderContext { splits, splits_of_all, env, waker, .. } = context;
+        // A worker without splits leaves its share to the others.
+        let share = splits.len() as f64 / splits_of_all.max(1) as f64;
         let mut reader = FileReader::<T, _>::new(splits, &self.format, env.as_ref(), waker);
-        reader.pace = self.rate.map(|rate| Pace::new(env, rate as f64 / workers as f64));
+        reader.pace = self.rate.map(|rate| Pace::new(env, rate as f64 * share));
         Ok(Box::new(reader))
     }
 }
