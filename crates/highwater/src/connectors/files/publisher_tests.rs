@@ -284,16 +284,18 @@ fn items_wait_until_they_are_old_or_enough() {
     let part = |interval: u64| Some(format!("part-a0000000001-i{interval:010}-w0000-n0000.csv"));
     let waiting = || vec![item(4, 0, 1000, 10), item(4, 1, 1500, 10), item(5, 0, 9000, 10)];
     assert_eq!(planned(&mut waiting(), roll, 10_999, false), [None, None, None]);
-    assert_eq!(planned(&mut waiting(), roll, 11_000, false), [part(4), part(4), part(4)]);
-    assert_eq!(planned(&mut waiting(), roll, 2_000, true), [part(4), part(4), part(4)]);
+    // Named after the newest.
+    assert_eq!(planned(&mut waiting(), roll, 11_000, false), [part(5), part(5), part(5)]);
+    assert_eq!(planned(&mut waiting(), roll, 2_000, true), [part(5), part(5), part(5)]);
     // A clock that went back makes nothing old.
     assert_eq!(planned(&mut waiting(), roll, 0, false), [None, None, None]);
     let mut enough = waiting();
     enough[1].bytes = 90;
-    assert_eq!(planned(&mut enough, roll, 9_000, false), [part(4), part(4), None]);
+    let second = Some("part-a0000000001-i0000000004-w0001-n0000.csv".to_owned());
+    assert_eq!(planned(&mut enough, roll, 9_000, false), [second.clone(), second.clone(), None]);
     // What is decided stays, whatever is decided next.
     let mut again = enough.clone();
-    assert_eq!(planned(&mut again, roll, 19_000, false), [part(4), part(4), part(5)]);
+    assert_eq!(planned(&mut again, roll, 19_000, false), [second.clone(), second, part(5)]);
     let each = Roll { age: Duration::ZERO, ..roll };
     let own = "part-a0000000001-i0000000004-w0001-n0000.csv".to_owned();
     assert_eq!(planned(&mut waiting(), each, 0, false), [part(4), Some(own), part(5)]);
@@ -312,7 +314,8 @@ fn a_part_of_several_items_has_one_header_and_survives_crashes() {
     publisher.plan(&mut items, 0, false);
     assert!(items.iter().all(|item| item.part.is_none()));
     publisher.plan(&mut items, 0, true);
-    let joined = parts([(PART, "carrier,delay\nAA,1\nBB,2\nCC,3\n")]);
+    let part = "part-a0000000001-i0000000005-w0000-n0000.csv";
+    let joined = parts([(part, "carrier,delay\nAA,1\nBB,2\nCC,3\n")]);
 
     // A crash while it was put together, then one between link and removal, then one in the middle of removal.
     std::fs::write(bench.folder().joined(1), "carr").unwrap();
@@ -331,7 +334,21 @@ fn a_part_of_several_items_has_one_header_and_survives_crashes() {
         assert!(!bench.folder().joined(1).exists());
     }
 
-    std::fs::remove_file(bench.files.path.join(PART)).unwrap();
+    // Whoever goes on from the checkpoint before the last doubles it.
+    assert!(bench.folder().check_covered(2, 4).is_err());
+    bench.folder().check_covered(2, 5).unwrap();
+    // Other content under that name is nobody's but somebody else's.
+    for (path, content) in &kept {
+        std::fs::write(path, content).unwrap();
+    }
+    std::fs::write(bench.files.path.join(part), "carrier,delay\nAA,1\n").unwrap();
+    let error = bench.publish(1, &items).unwrap_err().to_string();
+    assert!(error.contains(part), "{error}");
+
+    std::fs::remove_file(bench.files.path.join(part)).unwrap();
+    for (path, _) in &kept {
+        std::fs::remove_file(path).unwrap();
+    }
     let error = bench.publish(1, &items).unwrap_err().to_string();
     assert!(error.contains("neither"), "{error}");
     for (path, content) in &kept {
