@@ -94,6 +94,7 @@ pub(super) fn build<'scope>(
 ) -> Result<Built<'scope>, Error> {
     let Parts { kind, uid, mut operator, wants, inputs, output_count } = parts;
     let interval = recovered.first_interval();
+    let checkpoints = worker.attempt.settings.checkpoint_interval.is_some();
     let unreadable = |source| {
         Error::Refused {
         why: format!("{kind} `{uid}`: {source}"),
@@ -104,7 +105,7 @@ pub(super) fn build<'scope>(
     };
     for table in operator.tables() {
         let entries = table.restore(&uid, &recovered.image).map_err(unreadable)?;
-        table.begin(interval, worker.attempt.settings.checkpoint_interval.is_some());
+        table.begin(interval, checkpoints);
         worker
             .attempt
             .counters
@@ -127,7 +128,8 @@ pub(super) fn build<'scope>(
         outputs.push(output);
         streams.push(stream);
     }
-    let (sections, section_stream) = match wants.state {
+    // Without checkpoints nothing is ever frozen.
+    let (sections, section_stream) = match wants.state && checkpoints {
         true => {
             let (output, stream) = Output::add(&mut builder);
             (Some(output), Some(stream))
