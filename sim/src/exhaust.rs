@@ -64,6 +64,7 @@ impl Found {
         for step in 1..=undisturbed.steps {
             lists.push(vec![at(When::Step(step), What::Kill)]);
             lists.push(vec![at(When::Step(step), What::PowerLoss)]);
+            lists.push(vec![at(When::Step(step), What::Stop)]);
             lists.push(vec![at(When::Step(step), What::Pause(undisturbed.steps))]);
         }
         for call in 1..=undisturbed.counts.calls {

@@ -18,6 +18,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
 use highwater_env::{BoxFuture, Phase};
+use highwater_runtime::Control;
 
 use crate::fault::{Fault, What, When};
 use crate::random::{Random, mix};
@@ -117,6 +118,8 @@ pub(crate) struct Process {
     /// It will go on at this step.
     pub(crate) paused_until: Option<u64>,
     pub(crate) main: ThreadId,
+    /// By which it is asked to stop, once its workers run.
+    pub(crate) control: Option<Control>,
     /// An entry was committed, and nothing of it is published yet.
     committed: bool,
     /// How often each phase is under way now.
@@ -129,6 +132,7 @@ impl Process {
             alive: true,
             paused_until: None,
             main,
+            control: None,
             committed: false,
             under_way: [0; Phase::ALL.len()],
         }
@@ -564,6 +568,12 @@ impl State {
                     self.processes[process].paused_until = Some(self.steps + steps);
                     self.events.push_back(Event::Paused(process));
                 }
+                (What::Stop, Some(process)) => {
+                    if let Some(control) = &self.processes[process].control {
+                        self.counts.other_faults += 1;
+                        control.stop();
+                    }
+                }
                 (What::ClockJump(ms), _) => {
                     self.counts.other_faults += 1;
                     self.wall_offset_ms += ms;
@@ -645,6 +655,7 @@ impl State {
     pub(crate) fn bury(&mut self, process: ProcessId) {
         self.processes[process].alive = false;
         self.processes[process].paused_until = None;
+        self.processes[process].control = None;
         let threads = &self.threads;
         self.ready.retain(|id| threads[*id].process != process);
         for task in &mut self.tasks {
