@@ -35,7 +35,7 @@ simulate() { cargo run --quiet --locked -p highwater-sim -- "$@"; }
 commits=$(git rev-list --count HEAD 2>/dev/null || echo 1)
 simulate --seeds 4500
 simulate --seeds 1500 --start $((commits * 1000000))
-simulate --exhaustive --pairs-every 97
+simulate --exhaustive --every 7 --pairs-every 401
 cargo run --quiet --locked -p highwater --example first_visits
 
 step "the main job, killed ten times"

@@ -37,18 +37,18 @@ fn at(when: When, what: What) -> Fault {
     Fault { when, what }
 }
 
-/// Every crash of the smallest job, alone and in pairs, and of some small random ones, alone. Of the pairs only every so many-th
-/// is tried.
-pub fn all(seed: u64, pairs_every: usize, threads: usize) -> Found {
+/// Every crash of the smallest job, alone and in pairs, and of some small random ones, alone. Of those alone only every so many-th
+/// is tried, and of the pairs.
+pub fn all(seed: u64, every: usize, pairs_every: usize, threads: usize) -> Found {
     let mut found = Found::default();
     for disk in [false, true] {
         let smallest = trial(seed, Graph::smallest(seed), disk);
-        found.singles(&smallest, "the smallest job", threads);
+        found.singles(&smallest, "the smallest job", every, threads);
         found.pairs(&smallest, "the smallest job", pairs_every, threads);
     }
     for number in 0..4 {
         let graph = Graph::draw(seed + number, 3);
-        found.singles(&trial(seed + number, graph, number % 2 == 1), "a small job", threads);
+        found.singles(&trial(seed + number, graph, number % 2 == 1), "a small job", every, threads);
     }
     found
 }
@@ -59,12 +59,13 @@ fn trial(seed: u64, graph: Graph, disk: bool) -> Trial {
 
 impl Found {
     /// A crash at every step, and every fault of every call.
-    fn singles(&mut self, trial: &Trial, name: &str, threads: usize) {
+    fn singles(&mut self, trial: &Trial, name: &str, every: usize, threads: usize) {
         let undisturbed = trial.run();
         let mut lists: Vec<Vec<Fault>> = Vec::new();
         for step in 1..=undisturbed.steps {
             lists.push(vec![at(When::Step(step), What::Kill)]);
             lists.push(vec![at(When::Step(step), What::PowerLoss)]);
+            lists.push(vec![at(When::Step(step), What::Stop)]);
             lists.push(vec![at(When::Step(step), What::Pause(undisturbed.steps))]);
         }
         for call in 1..=undisturbed.counts.calls {
@@ -82,6 +83,7 @@ impl Found {
             let faults = [What::SinkFails, What::SinkLosesAnswer];
             lists.extend(faults.map(|what| vec![at(When::Delivery(delivery), what)]));
         }
+        let lists: Vec<_> = lists.into_iter().step_by(every.max(1)).collect();
         let text = format!(
             "{name}: {} steps, {} calls of the store, {} deliveries: {} runs",
             undisturbed.steps,

@@ -135,7 +135,8 @@ impl Graph {
     pub fn draw(seed: u64, operators: u64) -> Self {
         let mut random = Random::new(seed, "graph");
         // Mostly few keys and rows, because much happens to each. Chains of changes come about only in larger states.
-        let (keys, rows) = if random.chance(100) { (20..=300, 50..=300) } else { (1..=12, 1..=40) };
+        let (keys, rows) =
+            if random.chance(150) { (100..=800, 150..=400) } else { (1..=12, 1..=40) };
         let mut graph = Graph { seed, keys: random.within(keys) as u32, nodes: Vec::new() };
         for _ in 0..random.within(1..=2) {
             let late = if random.chance(200) { 1 } else { 0 };
@@ -270,7 +271,7 @@ pub fn rows_of(graph: &Graph, node: usize, split: u32) -> Vec<Row> {
     // Splits of two sources have numbers of their own.
     let number = split + 100 * node as u32;
     // In a large state few keys change later on: otherwise every checkpoint would hold a whole copy.
-    let keys = |seq| match graph.keys > 16 && seq > count / 2 {
+    let keys = |seq| match graph.keys > 16 && seq > count / 3 {
         true => 1 + graph.keys / 16,
         false => graph.keys,
     };

@@ -50,6 +50,9 @@ struct Arguments {
     /// Every crash of small jobs: at every step, every call of the store, and every pair of them for the smallest.
     #[arg(long)]
     exhaustive: bool,
+    /// Of the crashes alone only every so many-th.
+    #[arg(long, default_value_t = 1)]
+    every: usize,
     /// Of the pairs only every so many-th.
     #[arg(long, default_value_t = 1)]
     pairs_every: usize,
@@ -67,6 +70,7 @@ enum Sort {
     Kills,
     PowerLosses,
     Pauses,
+    Stops,
     ClockJumps,
     Store,
     OldListings,
@@ -89,6 +93,7 @@ impl Arguments {
                 Sort::Kills => &mut mix.kills,
                 Sort::PowerLosses => &mut mix.power_losses,
                 Sort::Pauses => &mut mix.pauses,
+                Sort::Stops => &mut mix.stops,
                 Sort::ClockJumps => &mut mix.clock_jumps,
                 Sort::Store => &mut mix.store,
                 Sort::OldListings => &mut mix.old_listings,
@@ -112,7 +117,12 @@ fn main() -> ExitCode {
     #[allow(clippy::disallowed_methods, reason = "how long the exploring itself takes")]
     let begin = Instant::now();
     if arguments.exhaustive {
-        let found = exhaust::all(arguments.start + 1, arguments.pairs_every, arguments.threads);
+        let found = exhaust::all(
+            arguments.start + 1,
+            arguments.every,
+            arguments.pairs_every,
+            arguments.threads,
+        );
         println!("{}", found.describe());
         println!("{:.1} s", begin.elapsed().as_secs_f64());
         println!(

@@ -96,7 +96,8 @@ impl Reader for SimReader {
         let at = self.random.below(going.len() as u64) as usize;
         let split = &mut going[at];
         let from = split.offset.position as usize;
-        let most = (split.rows.len() / 8).max(8);
+        // A large state is soon there, and then changes little by little.
+        let most = if from < split.rows.len() / 3 { (split.rows.len() / 8).max(8) } else { 8 };
         let count = self.random.within(1..=most as u64) as usize;
         let rows: Vec<Row> = split.rows.iter().skip(from).take(count).cloned().collect();
         split.offset.position += rows.len() as u64;

@@ -177,8 +177,7 @@ impl Committer {
             if self.attempt.is_over() {
                 return;
             }
-            let leave = !finished || self.attempt.stop_requested();
-            if leave && self.sinks.values().any(|sink| !sink.is_idle() && sink.is_failing()) {
+            if !finished && self.sinks.values().any(|sink| !sink.is_idle() && sink.is_failing()) {
                 tracing::warn!(
                     "stopped before everything is published; the next start publishes what is left"
                 );

@@ -39,6 +39,8 @@ pub enum What {
     PowerLoss,
     /// The newest process stands still; its replacement is started, and so many steps later it goes on, a zombie.
     Pause(u64),
+    /// Somebody asks the newest process to stop, as by Ctrl-C; it takes a last checkpoint, and a later attempt goes on from there.
+    Stop,
     /// The machine's clock jumps by so many milliseconds.
     ClockJump(i64),
     /// A call of the store fails and has no effect.
@@ -105,6 +107,7 @@ impl fmt::Display for Fault {
             What::Kill => write!(f, "kill the newest process")?,
             What::PowerLoss => write!(f, "the power fails")?,
             What::Pause(steps) => write!(f, "pause the newest process for {steps} steps")?,
+            What::Stop => write!(f, "the newest process is asked to stop")?,
             What::ClockJump(ms) => write!(f, "the wall clock jumps by {ms} ms")?,
             What::Fail => write!(f, "the store fails")?,
             What::LoseAnswer => write!(f, "the store does it and fails")?,
@@ -147,6 +150,8 @@ pub struct Mix {
     pub power_losses: u64,
     /// Pauses.
     pub pauses: u64,
+    /// Requests to stop.
+    pub stops: u64,
     /// Jumps of the clock.
     pub clock_jumps: u64,
     /// Failing, slow, unanswered calls of the store.
@@ -171,6 +176,7 @@ impl Mix {
         kills: 0,
         power_losses: 0,
         pauses: 0,
+        stops: 0,
         clock_jumps: 0,
         store: 0,
         old_listings: 0,
@@ -189,6 +195,7 @@ impl Mix {
         kills: 6,
         power_losses: 1,
         pauses: 1,
+        stops: 1,
         clock_jumps: 1,
         store: 6,
         old_listings: 1,
@@ -233,6 +240,9 @@ impl Mix {
                 false => step(random),
             };
             faults.push(Fault { when, what: What::Pause(steps) });
+        }
+        for _ in 0..count(random, self.stops) {
+            faults.push(Fault { when: step(random), what: What::Stop });
         }
         for _ in 0..count(random, self.clock_jumps) {
             let ms = random.below(7_200_000) as i64 - 3_600_000;

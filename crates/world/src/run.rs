@@ -72,6 +72,8 @@ pub enum Ended {
     Failed(String),
     /// It brought the job to its end.
     Finished,
+    /// It was asked to stop, and did.
+    Stopped,
     /// It found the job at its end.
     FoundFinished,
 }
@@ -97,6 +99,7 @@ pub struct Run {
 pub fn run(scenario: Scenario<'_>) -> Run {
     let Scenario { seed, faults, media, step_limit, record, name, plan, settings, done } = scenario;
     let flips = faults.iter().any(|fault| fault.what == What::BitFlip);
+    let stops = faults.iter().any(|fault| fault.what == What::Stop);
     let world = World::new(seed, faults, media, step_limit, record);
     let mut controller = Controller {
         random: Random::new(seed, "controller"),
@@ -108,6 +111,7 @@ pub fn run(scenario: Scenario<'_>) -> Run {
         alive: BTreeMap::new(),
         attempts: Vec::new(),
         flips,
+        stops,
     };
     let ended = controller.run();
     controller.world.kill_all();
@@ -140,6 +144,7 @@ struct Controller<'j> {
     alive: BTreeMap<ProcessId, Alive>,
     attempts: Vec<Attempt>,
     flips: bool,
+    stops: bool,
 }
 
 struct Alive {
@@ -196,8 +201,9 @@ impl Controller<'_> {
         self.attempts.push(Attempt { workers: settings.workers, ended: Ended::Killed });
         let (job, plan) = (self.name.clone(), (self.plan)(&self.world));
         let name = format!("attempt {attempt} with {} workers", settings.workers);
+        let world = self.world.clone();
         let (process, body) = self.world.start(&name, move |env, store| {
-            highwater_runtime::run(&job, plan, settings, env, store, |_| ())
+            highwater_runtime::run(&job, plan, settings, env, store, |control| world.steer(control))
         });
         let body = body.map_err(Violation)?;
         let overlapped = !self.alive.is_empty();
@@ -213,12 +219,14 @@ impl Controller<'_> {
             Err(panic) => Err(Violation(format!("a process panicked: {panic}"))),
             Ok(None) => Ok(Next::GoOn),
             Ok(Some(Ok(outcome))) => {
-                *ended = match outcome.already_finished {
-                    true => Ended::FoundFinished,
-                    false => Ended::Finished,
+                *ended = match (outcome.finished, outcome.already_finished) {
+                    (false, _) => Ended::Stopped,
+                    (true, true) => Ended::FoundFinished,
+                    (true, false) => Ended::Finished,
                 };
                 match outcome.finished {
                     true => Ok(Next::Done(outcome)),
+                    false if self.stops => Ok(Next::GoOn),
                     false => Err(Violation("the job stopped, and nobody asked it to".to_owned())),
                 }
             }

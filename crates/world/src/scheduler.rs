@@ -21,6 +21,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
 use highwater_env::{BoxFuture, Phase};
+use highwater_runtime::Control;
 
 use crate::fault::Fault;
 use crate::random::{Random, mix};
@@ -96,6 +97,8 @@ pub(crate) struct Process {
     pub(crate) main: ThreadId,
     /// A call of it to the store has failed.
     pub(crate) store_failed: bool,
+    /// By which it is asked to stop, once its workers run.
+    pub(crate) control: Option<Control>,
     /// An entry was committed, and nothing of it is published yet.
     committed: bool,
     /// How often each phase is under way now.
@@ -108,6 +111,7 @@ impl Process {
             alive: true,
             paused_until: None,
             main,
+            control: None,
             committed: false,
             store_failed: false,
             under_way: [0; Phase::ALL.len()],

@@ -7,13 +7,14 @@ use std::time::Duration;
 use futures::{FutureExt, TryStreamExt};
 use highwater_env::{BoxFuture, Env, Phase};
 use highwater_log::Store;
+use highwater_runtime::Control;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 
 use crate::env::SimEnv;
 use crate::fault::{Fault, What, When};
 use crate::scheduler::{
-    CONTROLLER, Event, NETWORK, Process, ProcessId, Shared, Slot, become_thread, panic_text,
+    CONTROLLER, Event, NETWORK, Process, ProcessId, Shared, Slot, become_thread, me, panic_text,
 };
 use crate::store::{Media, NetworkStore};
 
@@ -243,6 +244,13 @@ impl World {
         let thread = std::thread::Builder::new().name(format!("process-{process}")).spawn(work);
         let thread = thread.map_err(|error| format!("the machine has no more threads: {error}"));
         (process, thread)
+    }
+
+    /// The process that runs on this thread can be asked to stop from now on.
+    pub(crate) fn steer(&self, control: Control) {
+        let mut state = self.shared.lock();
+        let process = state.threads[me()].process;
+        state.processes[process].control = Some(control);
     }
 
     /// Waits until something happens that the controller has to deal with, at the longest until `deadline`.

@@ -35,6 +35,12 @@ impl State {
                     self.processes[process].paused_until = Some(self.steps + steps);
                     self.events.push_back(Event::Paused(process));
                 }
+                (What::Stop, Some(process)) => {
+                    if let Some(control) = &self.processes[process].control {
+                        self.counts.other_faults += 1;
+                        control.stop();
+                    }
+                }
                 (What::ClockJump(ms), _) => {
                     self.counts.other_faults += 1;
                     self.wall_offset_ms += ms;
@@ -116,6 +122,7 @@ impl State {
     pub(crate) fn bury(&mut self, process: ProcessId) {
         self.processes[process].alive = false;
         self.processes[process].paused_until = None;
+        self.processes[process].control = None;
         let threads = &self.threads;
         self.ready.retain(|id| threads[*id].process != process);
         for task in &mut self.tasks {
