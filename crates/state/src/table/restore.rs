@@ -29,10 +29,17 @@ where
         for rows in &wanted.groups {
             let index = (rows.group - self.range.start) as usize;
             let group = &mut self.groups[index];
-            let bytes = wanted.section.bytes * rows.rows / head.rows.max(1);
+            let section_bytes = wanted.section.bytes;
+            let share = u128::from(section_bytes) * u128::from(rows.rows);
+            let bytes = (share / u128::from(head.rows.max(1))) as u64;
             if rows.since == 0 {
-                assert!(group.slots.is_empty(), "image 1: a whole copy comes first");
-                group.slots.reserve(rows.rows as usize);
+                if !group.slots.is_empty() {
+                    let object = image.objects()[wanted.object as usize].name().to_owned();
+                    let why = "its index has two whole copies of a key group".to_owned();
+                    return Err(StateError::Object { object, why });
+                }
+                // The index may say anything; hardly a row takes less than a byte.
+                group.slots.reserve(rows.rows.min(section_bytes) as usize);
             }
             group.chain.push(Link {
                 place: Place::Restored(wanted.object),
