@@ -121,6 +121,7 @@ pub fn run(scenario: Scenario<'_>) -> Run {
             Event::Paused(_) | Event::Stuck => {}
         }
     }
+    world.close();
     let counts = world.counts();
     let (outcome, mut violation) = match ended {
         Ok(outcome) => (outcome, None),

@@ -158,7 +158,7 @@ impl Slot {
     }
 }
 
-struct Task {
+pub(crate) struct Task {
     process: ProcessId,
     /// None while it is polled.
     future: Option<BoxFuture<()>>,
@@ -368,6 +368,14 @@ impl State {
         {
             self.woken.push(id);
         }
+    }
+
+    /// Everything that waits for something.
+    pub(crate) fn take_tasks(&mut self) -> (Vec<Option<Task>>, BTreeMap<u64, Waker>) {
+        self.woken.clear();
+        // Places stay: wakers know their tasks by number.
+        let tasks = self.tasks.iter_mut().map(Option::take).collect();
+        (tasks, std::mem::take(&mut self.sleepers))
     }
 
     /// A look at the clock, which takes time itself.

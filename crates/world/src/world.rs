@@ -270,6 +270,12 @@ impl World {
         env.block_on(sleep);
     }
 
+    /// Drops what still waits for something. Tasks hold on to the world, and the world to them.
+    pub(crate) fn close(&self) {
+        let tasks = self.shared.lock().take_tasks();
+        drop(tasks);
+    }
+
     /// Ends every process that is still there.
     pub(crate) fn kill_all(&self) -> Vec<ProcessId> {
         let mut state = self.shared.lock();
