@@ -1,6 +1,5 @@
 //! (a) Keyed count and sum, uniform keys.
 
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -88,21 +87,21 @@ fn highwater_rate(
     let watch = move |control: &highwater::Control| {
         let control = control.clone();
         std::thread::spawn(move || {
-            let read = || control.counters().records_in.load(Relaxed);
+            let read = || control.observed().records_in();
             // Every key has come up once, and the hash tables have grown.
             while read() < keys * 3 / 2 {
                 std::thread::sleep(Duration::from_millis(20));
             }
             let (began, from) = (Instant::now(), read());
-            let checkpoints = control.counters().checkpoints.load(Relaxed);
+            let checkpoints = control.observed().checkpoints();
             std::thread::sleep(window);
             let rate = (read() - from) as f64 / began.elapsed().as_secs_f64();
             *measured.lock().expect("nobody panics here") = rate;
-            let checkpoints = control.counters().checkpoints.load(Relaxed) - checkpoints;
+            let checkpoints = control.observed().checkpoints() - checkpoints;
             eprintln!(
                 "  {:.2} M/s, {checkpoints} checkpoints, last {} MB",
                 rate / 1e6,
-                control.counters().last_checkpoint_bytes.load(Relaxed) >> 20
+                control.observed().last_checkpoint_bytes() >> 20
             );
             control.stop();
         });

@@ -5,7 +5,6 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -104,25 +103,25 @@ fn job(arguments: &Arguments) -> highwater::Result<()> {
     let watch = move |control: &highwater::Control| {
         let control = control.clone();
         std::thread::spawn(move || {
-            let counters = control.counters();
+            let observed = control.observed();
             let wait = |what: &str, until: &dyn Fn() -> bool| {
                 while !until() {
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 println!("{what}");
             };
-            wait("first row", &|| counters.first_row_us.load(Relaxed) > 0);
-            wait("first published", &|| counters.first_published_us.load(Relaxed) > 0);
-            let restored = counters.restored_entries.load(Relaxed);
-            let read = || counters.records_in.load(Relaxed);
+            wait("first row", &|| observed.has_first_row());
+            wait("first published", &|| observed.has_first_published());
+            let restored = observed.restored_entries();
+            let read = || observed.records_in();
             if restored < keys {
                 while read() < keys * 5 / 4 {
                     std::thread::sleep(Duration::from_millis(5));
                 }
             }
             // Two more, so that the last one covers all keys.
-            let checkpoints = counters.checkpoints.load(Relaxed);
-            wait("all there", &|| counters.checkpoints.load(Relaxed) >= checkpoints + 2);
+            let checkpoints = observed.checkpoints();
+            wait("all there", &|| observed.checkpoints() >= checkpoints + 2);
         });
     };
     Runner::new("recovery").options(Alone::parse_from(options).options).on_start(watch).run(

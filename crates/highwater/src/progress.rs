@@ -1,10 +1,10 @@
 //! What a running job shows on a terminal: one line, twice a second.
 
 use std::io::{IsTerminal, Write};
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use highwater_runtime::Control;
+use highwater_runtime::observe::JobStatus;
 
 /// How often the line is written.
 const EVERY: Duration = Duration::from_millis(500);
@@ -25,10 +25,10 @@ pub(crate) fn show(job: &str, control: &Control) {
                 break;
             }
             let now = control.env().monotonic();
-            let read = control.counters().records_in.load(Relaxed);
-            let rate = (read - records) as f64 / (now - at).as_secs_f64();
-            (records, at) = (read, now);
-            let line = line(&job, &control, rate, now);
+            let status = control.status();
+            let rate = (status.records_in - records) as f64 / (now - at).as_secs_f64();
+            (records, at) = (status.records_in, now);
+            let line = line(&job, &status, rate);
             // Back to the line's start and clear what is longer than the new one.
             write!(std::io::stderr(), "\r{line}\x1b[K").ok();
         }
@@ -43,26 +43,21 @@ pub(crate) fn end() {
     }
 }
 
-fn line(job: &str, control: &Control, rate: f64, now: Duration) -> String {
-    let counters = control.counters();
-    let read = counters.records_in.load(Relaxed);
-    let epoch = counters.epoch.load(Relaxed);
+fn line(job: &str, status: &JobStatus, rate: f64) -> String {
     let mut line = format!(
-        "{job}: {} records, {}/s, epoch {}.{}",
-        count(read as f64),
+        "{job}: {} records, {}/s, epoch {}",
+        count(status.records_in as f64),
         count(rate),
-        epoch >> 32,
-        epoch & 0xFFFF_FFFF
+        status.leader.epoch
     );
-    if counters.checkpoints.load(Relaxed) > 0 {
-        let age = now.as_millis() as u64
-            - counters.last_checkpoint_ms.load(Relaxed).min(now.as_millis() as u64);
-        let size = count(counters.last_checkpoint_bytes.load(Relaxed) as f64);
-        line += &format!(", checkpoint {:.1} s ago, {size}B", age as f64 / 1000.0);
+    let checkpoints = &status.leader.checkpoints;
+    if let Some(last) = checkpoints.last.first() {
+        let (age, size) = (last.age_ms as f64 / 1000.0, count(last.bytes as f64));
+        line += &format!(", checkpoint {age:.1} s ago, {size}B");
     }
     // One or two are on their way at any time.
-    if control.unpublished() > 2 {
-        line += &format!(", {} not yet published", control.unpublished());
+    if checkpoints.unpublished > 2 {
+        line += &format!(", {} not yet published", checkpoints.unpublished);
     }
     line
 }

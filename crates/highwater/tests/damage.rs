@@ -6,7 +6,6 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use highwater::{Control, Job};
@@ -358,7 +357,7 @@ fn damage_to_a_finished_job() {
     let (state, out) = (folder.path().join("state"), folder.path().join("out"));
     let numbers = Numbers::new(SPLITS, ROWS);
     let run = test(2, &local(&state)).run(file_job(&numbers, &out)).unwrap();
-    assert!(run.outcome().finished && numbers.control().counters().checkpoints.load(SeqCst) > 1);
+    assert!(run.outcome().finished && numbers.control().observed().checkpoints() > 1);
     let (mut refused, folder) = (0, freeze(folder.path()));
     let state = folder.path().join("state");
     for file in all_files(&state) {

@@ -327,7 +327,7 @@ fn a_destination_that_is_down_for_long() {
     });
     let run = start(test, faulty_job(&numbers, &sink));
     let control = numbers.control();
-    let read = || control.counters().records_in.load(SeqCst);
+    let read = || control.observed().records_in();
     wait_for("sources pause", || control.unpublished() > 5);
     // Checkpoints go on, and nothing is read from one to the next but three.
     let mut since = (newest(&store), read());
@@ -415,7 +415,7 @@ fn a_stop_and_a_restart() {
             .settings(|settings| settings.checkpoint_interval = Some(Duration::from_secs(3600)));
         let run = start(test, file_job(&numbers, &out));
         let control = numbers.control_of(round + 1);
-        wait_for("rows are read", || control.counters().records_in.load(SeqCst) > 1_000);
+        wait_for("rows are read", || control.observed().records_in() > 1_000);
         control.stop();
         let run = run.join().unwrap().unwrap();
         let outcome = run.outcome();

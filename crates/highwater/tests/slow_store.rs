@@ -4,7 +4,6 @@
 
 mod support;
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use highwater::Control;
@@ -58,7 +57,7 @@ fn a_slow_store_does_not_slow_processing() {
 
 /// The best of some comparisons of a rate with a slow store to the rates with a fast one before and behind it.
 fn best_ratio(gate: &Gate, control: &Control) -> f64 {
-    let committed = || control.counters().checkpoints.load(Ordering::Relaxed);
+    let committed = || control.observed().checkpoints();
     let wait_for = |condition: &dyn Fn() -> bool| {
         while !condition() {
             assert!(!control.is_over(), "the job ended by itself");
@@ -93,7 +92,7 @@ fn best_ratio(gate: &Gate, control: &Control) -> f64 {
 
 /// Records a second.
 fn rate(control: &Control, time: Duration) -> f64 {
-    let read = || control.counters().records_in.load(Ordering::Relaxed);
+    let read = || control.observed().records_in();
     let (began, before) = (Instant::now(), read());
     while let Some(left) = time.checked_sub(began.elapsed()) {
         std::thread::park_timeout(left);

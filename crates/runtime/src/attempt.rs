@@ -6,13 +6,14 @@
 //!    worker sees the flag before its next step and steps no more, so that no completeness is claimed that isn't there.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use highwater_env::Env;
 use tokio::sync::Notify;
 
 use crate::connector::Waker;
+use crate::observe::{JobStatus, Leads, Observed, ProcessStatus, State};
 use crate::{Error, Settings};
 
 /// One attempt at running a job, on one process.
@@ -23,8 +24,8 @@ pub struct Attempt {
     pub settings: Settings,
     /// Time, threads and tasks.
     pub env: Arc<dyn Env>,
-    /// What is counted for people.
-    pub counters: Counters,
+    /// What is noted for people.
+    pub observed: Observed,
     over: AtomicBool,
     failure: Mutex<Option<Error>>,
     ended: Notify,
@@ -39,37 +40,14 @@ pub struct Attempt {
     unpublished: AtomicUsize,
 }
 
-/// What an attempt has done so far, for people.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Records read by sources.
-    pub records_in: AtomicU64,
-    /// Rows handed to sinks.
-    pub records_out: AtomicU64,
-    /// Entries of state that were read back.
-    pub restored_entries: AtomicU64,
-    /// The present epoch's timestamp.
-    pub epoch: AtomicU64,
-    /// Checkpoints committed.
-    pub checkpoints: AtomicU64,
-    /// How large the last one was.
-    pub last_checkpoint_bytes: AtomicU64,
-    /// When the last one was committed, in milliseconds of the environment's monotonic clock.
-    pub last_checkpoint_ms: AtomicU64,
-    /// When the first row came out of an operator before a sink, in microseconds of the monotonic clock; 0 if none did.
-    pub first_row_us: AtomicU64,
-    /// When output that this attempt committed was first published.
-    pub first_published_us: AtomicU64,
-}
-
 impl Attempt {
-    pub(crate) fn new(number: u64, settings: Settings, env: Arc<dyn Env>) -> Self {
+    pub(crate) fn new(job: &str, number: u64, settings: Settings, env: Arc<dyn Env>) -> Self {
         Attempt {
             number,
+            observed: Observed::new(job, &settings, env.monotonic()),
             workers_running: AtomicUsize::new(settings.workers),
             settings,
             env,
-            counters: Counters::default(),
             over: AtomicBool::new(false),
             failure: Mutex::new(None),
             ended: Notify::new(),
@@ -117,6 +95,19 @@ impl Attempt {
 
     pub(crate) fn workers_running(&self) -> usize {
         self.workers_running.load(Ordering::SeqCst)
+    }
+
+    /// What it is about to do.
+    fn state(&self) -> State {
+        if self.is_over() {
+            State::Over
+        } else if self.is_finished() {
+            State::Finishing
+        } else if self.stop_requested() {
+            State::Stopping
+        } else {
+            State::Running
+        }
     }
 
     /// Waits until every worker has left, or the attempt is over.
@@ -226,9 +217,26 @@ impl Control {
         self.0.fail(Error::ScriptedCrash);
     }
 
-    /// What the attempt has counted.
-    pub fn counters(&self) -> &Counters {
-        &self.0.counters
+    /// What has been noted of the attempt on this process.
+    pub fn observed(&self) -> &Observed {
+        &self.0.observed
+    }
+
+    /// What this process of the attempt does.
+    pub fn report(&self) -> ProcessStatus {
+        let Control(attempt) = self;
+        let leads = Leads {
+            attempt: attempt.number,
+            state: attempt.state(),
+            unpublished: attempt.unpublished.load(Ordering::Relaxed),
+        };
+        attempt.observed.report(0, Some(leads), attempt.env.monotonic())
+    }
+
+    /// What the whole job does, as far as this process knows.
+    pub fn status(&self) -> JobStatus {
+        let status = self.0.observed.job(self.report());
+        status.expect("a report of process 0 is among them")
     }
 
     /// Whether it has ended.

@@ -18,7 +18,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use highwater_env::Phase;
@@ -32,8 +31,9 @@ use crate::Error;
 use crate::attempt::Attempt;
 use crate::connector::{Delivery, PublisherContext};
 use crate::dataflow::{Ready, SinkItems, WorkerReport};
+use crate::observe::WorkerPhases;
 use crate::plan::{Checked, Role};
-use crate::publish::{SinkPublishing, publications};
+use crate::publish::{Publication, SinkPublishing, publications};
 use crate::recover::Recovered;
 
 /// How often a finished job looks whether its last output is published.
@@ -142,12 +142,9 @@ impl Committer {
             }
         }
         let committed = self.log.committed(number).await?;
-        let uids: Vec<String> = self.sinks.keys().cloned().collect();
-        for uid in uids {
-            let publications = publications(&uid, &base.staged);
-            self.sinks.get_mut(&uid).expect("just listed").send(committed, publications);
-        }
-        self.count_unpublished();
+        let of_sink = |uid: &String| (uid.clone(), publications(uid, &base.staged));
+        let output = self.sinks.keys().map(of_sink).collect();
+        self.send(committed, output);
         self.delete(&base.garbage).await;
         if base.finished {
             self.last = Some(base.clone());
@@ -210,7 +207,8 @@ impl Committer {
             ..last
         };
         entry.garbage = self.garbage(self.newest_entry + 1, &entry, &manifest).await;
-        self.append(&entry, &manifest).await?;
+        let committed = self.append(&entry, &manifest).await?;
+        self.publish(committed);
         self.delete(&entry.garbage).await;
         Ok(())
     }
@@ -218,6 +216,8 @@ impl Committer {
     async fn checkpoint(&mut self, ready: Ready) -> Result<(), Error> {
         let Ready { interval, reports, .. } = &ready;
         let interval = *interval;
+        let ledger = &self.attempt.observed.ledger;
+        ledger.reported(interval, self.attempt.env.monotonic());
         let failed: Vec<&WorkerReport> =
             reports.iter().filter(|report| report.failed.is_some()).collect();
         let failure = failed.first().map(|report| {
@@ -238,6 +238,7 @@ impl Committer {
                     why,
                     "a checkpoint failed; the next one covers what it would have"
                 );
+                self.attempt.observed.ledger.failed(interval, &why);
                 self.attempt.settle(interval, false);
                 if ready.last {
                     return Err(Error::Refused {
@@ -250,18 +251,41 @@ impl Committer {
             }
         };
         let bytes: u64 = reports.iter().map(|report| report.bytes).sum();
-        self.append(&entry, &manifest).await?;
-        let counters = &self.attempt.counters;
-        let now = self.attempt.env.monotonic();
-        counters.checkpoints.fetch_add(1, Ordering::Relaxed);
-        counters.last_checkpoint_bytes.store(bytes, Ordering::Relaxed);
-        counters.last_checkpoint_ms.store(now.as_millis() as u64, Ordering::Relaxed);
-        tracing::debug!(checkpoint = self.newest_entry, interval, bytes, "committed");
+        let phases = reports.iter().map(|report| report.phases);
+        let phases = phases.reduce(WorkerPhases::longest).unwrap_or_default();
+        let committed = self.append(&entry, &manifest).await?;
+        self.note_committed(committed.number(), interval, bytes, phases);
+        self.publish(committed);
         // The next checkpoint may begin while garbage is deleted; it is committed after that.
         self.attempt.settle(interval, true);
+        let began = self.attempt.env.monotonic();
         self.delete(&entry.garbage).await;
+        let took = self.attempt.env.monotonic() - began;
+        self.attempt.observed.ledger.collected(committed.number(), took);
         self.last = Some(entry);
         Ok(())
+    }
+
+    /// Says what a checkpoint took: one line of the log each.
+    fn note_committed(&self, checkpoint: u64, interval: u32, bytes: u64, phases: WorkerPhases) {
+        let observed = &self.attempt.observed;
+        let now = self.attempt.env.monotonic();
+        let noted = observed.ledger.entered(checkpoint, interval, bytes, phases, now);
+        let ms = |us: u64| us as f64 / 1000.0;
+        tracing::info!(
+            target: "highwater::checkpoint",
+            checkpoint,
+            interval,
+            bytes,
+            records_in = observed.records_in(),
+            records_out = observed.records_out(),
+            duration_ms = ms(noted.duration_us),
+            wait_ms = ms(noted.wait_us),
+            encode_ms = ms(noted.encode_us),
+            upload_ms = ms(noted.upload_us),
+            commit_ms = ms(noted.commit_us),
+            "committed"
+        );
     }
 
     /// The entry for a checkpoint, and its manifest, which is written.
@@ -378,12 +402,12 @@ impl Committer {
         }
     }
 
-    /// Appends an entry, and has what it covers published.
+    /// Appends an entry; what it covers is to be published next.
     async fn append(
         &mut self,
         checkpoint: &CheckpointEntry,
         manifest: &Manifest,
-    ) -> Result<(), Error> {
+    ) -> Result<Committed, Error> {
         let entry = self.log.next_entry(checkpoint.clone());
         assert_eq!(entry.number, self.newest_entry + 1, "2: entries follow one another");
         let committed = self.log.append(&entry).await.map_err(|error| match error {
@@ -393,28 +417,46 @@ impl Committer {
         })?;
         self.newest_entry = committed.number();
         drop(highwater_env::enter(&self.attempt.env, Phase::Committed));
-        self.publish(committed);
         for number in checkpoint.garbage.iter().filter_map(|name| names::entry_number(name)) {
             self.existing.remove(&number);
         }
         self.existing.insert(committed.number(), holding(checkpoint, Some(manifest)));
         self.previous = Some(committed.number());
-        Ok(())
+        Ok(committed)
     }
 
     fn publish(&mut self, committed: Committed) {
         let number = committed.number();
-        for (uid, sink) in &mut self.sinks {
+        let mut output = Vec::new();
+        for uid in self.sinks.keys() {
             let mut decided: BTreeMap<u64, Vec<StagedItem>> = BTreeMap::new();
             let now = self.carried.iter().filter(|carried| carried.decided == Some(number));
-            for carried in now.filter(|carried| carried.sink == *uid) {
+            for carried in now.filter(|carried| carried.sink == **uid) {
                 decided.entry(carried.checkpoint).or_default().push(carried.item.clone());
             }
             let staged: Vec<StagedOutput> = decided
                 .into_iter()
                 .map(|(checkpoint, items)| StagedOutput { sink: uid.clone(), checkpoint, items })
                 .collect();
-            sink.send(committed, publications(uid, &staged));
+            output.push((uid.clone(), publications(uid, &staged)));
+        }
+        self.send(committed, output);
+        self.count_unpublished();
+    }
+
+    /// Hands every sink what of its output the committed entry decided.
+    fn send(&mut self, committed: Committed, output: Vec<(String, Vec<Publication>)>) {
+        let output: Vec<_> =
+            output.into_iter().filter(|(_, of_sink)| !of_sink.is_empty()).collect();
+        let uids: Vec<&str> = output.iter().map(|(uid, _)| uid.as_str()).collect();
+        let ledger = &self.attempt.observed.ledger;
+        // Before a sink can answer.
+        ledger.sent(committed.number(), &uids, self.attempt.env.monotonic());
+        for (uid, publications) in output {
+            self.sinks
+                .get_mut(&uid)
+                .expect("output is that of a sink")
+                .send(committed, publications);
         }
         self.count_unpublished();
     }

@@ -94,6 +94,8 @@ pub struct ReaderContext {
     pub waker: Waker,
     /// What a test's script may ask of the attempt.
     pub control: crate::attempt::Control,
+    /// To say how far it is, for people.
+    pub progress: crate::observe::ReaderProgress,
 }
 
 /// What a reader has.

@@ -5,7 +5,7 @@
 //!
 //! - [`time`](Epoch), [`batch`]: what travels. - [`plan`], [`operator`], [`connector`]: what a job is made of.
 //! - `dataflow`: one worker's part of it, on timely. - `recover`, `graph`, `commit`: the two ends of a checkpoint's life,
-//!   as tasks around the commit log. - [`attempt`]: what they share.
+//!   as tasks around the commit log. - [`attempt`]: what they share. - [`observe`]: what people see of it all.
 
 pub mod attempt;
 pub mod batch;
@@ -14,6 +14,7 @@ pub mod connector;
 mod dataflow;
 mod error;
 mod graph;
+pub mod observe;
 pub mod operator;
 pub mod plan;
 mod publish;

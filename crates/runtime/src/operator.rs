@@ -95,6 +95,11 @@ impl Outputs {
             self.batches.push((port, batch));
         }
     }
+
+    /// How many rows were emitted and not yet sent.
+    pub(crate) fn rows(&self) -> u64 {
+        self.batches.iter().map(|(_, batch)| batch.len() as u64).sum()
+    }
 }
 
 /// What an operator is told when it is made.

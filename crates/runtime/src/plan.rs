@@ -239,6 +239,12 @@ impl Checked {
         node.uid.as_deref().unwrap_or(node.name)
     }
 
+    /// A node's uid; its name and number if it has no state, so that no two nodes are called the same.
+    pub fn label(&self, node: NodeId) -> String {
+        let Node { uid, name, .. } = &self.0.nodes[node];
+        uid.clone().unwrap_or_else(|| format!("{name}@{node}"))
+    }
+
     /// Puts stateless nodes into the stage of the node before them, where nothing is exchanged in between and nobody else reads it.
     pub fn stages(&self) -> Vec<Stage> {
         let nodes = &self.0.nodes;

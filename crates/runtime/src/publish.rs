@@ -88,11 +88,9 @@ impl SinkPublishing {
 
     /// Publishes, later, what the committed entry decided.
     pub(crate) fn send(&mut self, committed: Committed, publications: Vec<Publication>) {
-        if !publications.is_empty() {
-            self.last_sent = committed.number();
-            // A task that is gone has ended with its attempt.
-            self.queue.send((committed.number(), publications)).ok();
-        }
+        self.last_sent = committed.number();
+        // A task that is gone has ended with its attempt.
+        self.queue.send((committed.number(), publications)).ok();
     }
 
     /// Everything that entries up to this one decided is published.
@@ -130,6 +128,8 @@ async fn publish_all(
                     publisher.publish(checkpoint, items.clone()).await
                 };
                 progress.failing.store(result.is_err(), Ordering::SeqCst);
+                let failure = result.as_ref().err().map(ToString::to_string);
+                attempt.observed.ledger.tried(&uid, failure);
                 match result {
                     Ok(()) => break,
                     Err(source) if lasts(&source) => {
@@ -144,12 +144,11 @@ async fn publish_all(
             }
             // What an earlier attempt left behind is no output of this one.
             if number > attempt.number {
-                let now = (attempt.env.monotonic().as_micros() as u64).max(1);
-                let first = &attempt.counters.first_published_us;
-                first.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed).ok();
+                attempt.observed.note_published(&*attempt.env);
             }
         }
         progress.published.fetch_max(number, Ordering::SeqCst);
+        attempt.observed.ledger.published(&uid, number, attempt.env.monotonic());
     }
 }
 

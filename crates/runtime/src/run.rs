@@ -3,7 +3,6 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -89,7 +88,7 @@ pub fn run(
         // Before any sink touches its destination: input that is missing changes nothing.
         recover::find_splits(&plan, &mut recovered)?;
     }
-    let attempt = Arc::new(Attempt::new(recovered.attempt, settings, env.clone()));
+    let attempt = Arc::new(Attempt::new(job, recovered.attempt, settings, env.clone()));
     let committer = match checkpoints {
         true => Some(start_committer(job, &plan, &recovered, &attempt)?),
         false => None,
@@ -145,16 +144,16 @@ fn outcome(
     already_finished: bool,
     recovered_from: Option<u64>,
 ) -> Outcome {
-    let counters = &attempt.counters;
+    let observed = &attempt.observed;
     Outcome {
         attempt: attempt.number,
         job_id: recovered.job_id.clone(),
         finished: already_finished,
         already_finished,
         recovered_from,
-        records_in: counters.records_in.load(Ordering::Relaxed),
-        records_out: counters.records_out.load(Ordering::Relaxed),
-        checkpoints: counters.checkpoints.load(Ordering::Relaxed),
+        records_in: observed.records_in(),
+        records_out: observed.records_out(),
+        checkpoints: observed.checkpoints(),
     }
 }
 
@@ -234,12 +233,12 @@ fn run_workers(
     }
     check_failure(&attempt, &log)?;
     attempt.end();
-    let counters = &attempt.counters;
+    let observed = &attempt.observed;
     Ok(Outcome {
         finished: attempt.is_finished(),
-        records_in: counters.records_in.load(Ordering::Relaxed),
-        records_out: counters.records_out.load(Ordering::Relaxed),
-        checkpoints: counters.checkpoints.load(Ordering::Relaxed),
+        records_in: observed.records_in(),
+        records_out: observed.records_out(),
+        checkpoints: observed.checkpoints(),
         ..summary
     })
 }

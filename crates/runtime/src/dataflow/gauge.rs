@@ -26,6 +26,7 @@ pub(super) fn build<'scope>(
             }
             let complete = intake::least(frontiers).map_or(u64::MAX, |epoch| epoch.timestamp());
             worker.complete.set(complete);
+            worker.facts.set_complete(complete, worker.attempt.env.monotonic());
         }
     });
 }

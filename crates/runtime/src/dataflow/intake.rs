@@ -107,6 +107,12 @@ impl Intake {
         }
     }
 
+    /// The oldest epoch of which something has arrived and isn't dealt with, and how many batches have.
+    pub(super) fn backlog(&self) -> (Option<Epoch>, usize) {
+        let all = || self.queue.iter().chain(self.aside.values().flatten());
+        (all().map(|item| item.epoch).min(), all().count())
+    }
+
     /// Whether nothing waits to be dealt with now.
     pub(super) fn is_idle(&self) -> bool {
         self.queue.is_empty()

@@ -34,6 +34,7 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::{Scope, Stream};
 
 use crate::batch::Batch;
+use crate::observe::{HostKind, HostName};
 use crate::operator::{Operator, OperatorContext};
 use crate::plan::{Checked, Port, Role, Stage};
 use crate::recover::Recovered;
@@ -66,7 +67,7 @@ pub(crate) fn build<'scope>(
     let mut parts: Vec<Rows<'scope>> = Vec::new();
     let mut ends: Vec<Rows<'scope>> = Vec::new();
     let mut leaves: Vec<Rows<'scope>> = Vec::new();
-    for Stage { nodes } in plan.stages() {
+    for (stage, Stage { nodes }) in plan.stages().into_iter().enumerate() {
         let first = nodes[0];
         let last = nodes[nodes.len() - 1];
         let node = &plan.nodes()[first];
@@ -79,14 +80,21 @@ pub(crate) fn build<'scope>(
         };
         let rest: Vec<Box<dyn Operator>> = nodes[1..].iter().map(|id| make(*id)).collect();
         let output_count = plan.nodes()[last].outputs;
-        let name = Arc::from(plan.uid(first));
+        let uid = Arc::from(plan.uid(first));
+        let name = |kind| HostName {
+            stage,
+            kind,
+            operator: plan.label(first),
+            with: nodes[1..].iter().map(|id| plan.nodes()[*id].name).collect(),
+        };
         let outputs = match &node.role {
             Role::Source(source) => {
                 let built = source_host::build(
                     scope,
                     source_host::Parts {
                         node: first,
-                        uid: name,
+                        name: name(HostKind::Source),
+                        uid,
                         source: &**source,
                         rest,
                         output_count,
@@ -98,6 +106,7 @@ pub(crate) fn build<'scope>(
                 ends.push(built.ends);
                 let host = operator_host::Parts {
                     kind: "source",
+                    name: name(HostKind::Splits),
                     uid: Arc::from(plan.uid(first)),
                     operator: Box::new(split_table::SplitTable::new(&context(first))),
                     wants: crate::operator::Wants { state: true, epochs: false },
@@ -112,7 +121,8 @@ pub(crate) fn build<'scope>(
                 let operator = crate::operator::Chain::new(make(first), rest);
                 let host = operator_host::Parts {
                     kind: node.name,
-                    uid: name,
+                    name: name(HostKind::Operator),
+                    uid,
                     operator: Box::new(operator),
                     wants: *wants,
                     inputs,
@@ -125,8 +135,14 @@ pub(crate) fn build<'scope>(
             Role::Sink(sink) => {
                 let [(input, exchange)] = <[_; 1]>::try_from(inputs)
                     .unwrap_or_else(|_| unreachable!("a sink has one input"));
-                let host =
-                    sink_host::build(scope, &name, &**sink, input, exchange, recovered, worker)?;
+                let host = sink_host::SinkParts {
+                    name: name(HostKind::Sink),
+                    uid,
+                    sink: &**sink,
+                    input,
+                    exchange,
+                };
+                let host = sink_host::build(scope, host, recovered, worker)?;
                 parts.extend(host.parts);
                 vec![host.done]
             }

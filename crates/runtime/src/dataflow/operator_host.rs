@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use highwater_state::Slice;
@@ -25,6 +26,7 @@ use super::uploader::{Part, Parts as UploadParts};
 use super::worker::{Ticks, Worker};
 use super::{Rows, failed};
 use crate::batch::Batch;
+use crate::observe::{HostFacts, HostName};
 use crate::operator::{EpochEnd, Operator, Outputs, Wants, Work};
 use crate::plan::Exchange;
 use crate::recover::Recovered;
@@ -40,6 +42,7 @@ const ENCODE_ROWS: usize = 8192;
 /// What a host is made of.
 pub(super) struct Parts<'scope> {
     pub(super) kind: &'static str,
+    pub(super) name: HostName,
     pub(super) uid: Arc<str>,
     pub(super) operator: Box<dyn Operator>,
     pub(super) wants: Wants,
@@ -66,6 +69,7 @@ struct Host {
     interval: u32,
     ticks: Option<Ticks>,
     completing: Option<EpochEnd>,
+    facts: Arc<HostFacts>,
     worker: Rc<Worker>,
     activator: Activator,
 }
@@ -92,7 +96,7 @@ pub(super) fn build<'scope>(
     recovered: &Recovered,
     worker: &Rc<Worker>,
 ) -> Result<Built<'scope>, Error> {
-    let Parts { kind, uid, mut operator, wants, inputs, output_count } = parts;
+    let Parts { kind, name, uid, mut operator, wants, inputs, output_count } = parts;
     let interval = recovered.first_interval();
     let checkpoints = worker.attempt.settings.checkpoint_interval.is_some();
     let unreadable = |source| {
@@ -106,13 +110,11 @@ pub(super) fn build<'scope>(
     for table in operator.tables() {
         let entries = table.restore(&uid, &recovered.image).map_err(unreadable)?;
         table.begin(interval, checkpoints);
-        worker
-            .attempt
-            .counters
-            .restored_entries
-            .fetch_add(entries, std::sync::atomic::Ordering::Relaxed);
+        worker.attempt.observed.restored_entries.fetch_add(entries, Ordering::Relaxed);
     }
     operator.restored();
+    let (facts, presence) =
+        worker.facts.add_host(name, (wants.state && checkpoints).then_some(interval));
 
     let mut builder = OperatorBuilder::new(uid.to_string(), scope);
     let activator = scope.activator_for(builder.operator_info().address);
@@ -158,6 +160,7 @@ pub(super) fn build<'scope>(
             interval,
             ticks: wants.epochs.then(|| worker.subscribe()),
             completing: None,
+            facts,
             worker,
             activator,
         };
@@ -165,6 +168,7 @@ pub(super) fn build<'scope>(
             if host.worker.attempt.is_over() {
                 return;
             }
+            let _visit = presence.enter(host.worker.attempt.env.monotonic());
             if let Err(error) = host.step(intake::least(frontiers)) {
                 host.worker.attempt.fail(error);
             }
@@ -179,9 +183,22 @@ impl Host {
     }
 
     fn step(&mut self, frontier: Option<Epoch>) -> Result<(), Error> {
+        self.intake.pull();
+        self.note_backlog(frontier);
+        self.work(frontier)?;
+        self.note_backlog(frontier);
+        Ok(())
+    }
+
+    fn note_backlog(&self, frontier: Option<Epoch>) {
+        let (oldest, waiting) = self.intake.backlog();
+        let completing = self.completing.map(|end| end.epoch);
+        self.facts.set_backlog(frontier, completing.into_iter().chain(oldest).min(), waiting);
+    }
+
+    fn work(&mut self, frontier: Option<Epoch>) -> Result<(), Error> {
         let env = self.worker.attempt.env.clone();
         let deadline = env.monotonic() + SLICE;
-        self.intake.pull();
         self.encode()?;
         loop {
             if let Some(end) = self.completing {
@@ -195,9 +212,11 @@ impl Host {
                 self.completing = None;
             }
             while let Some(item) = self.intake.pop() {
+                self.facts.records_in.add(item.batch.len() as u64);
                 let received =
                     self.operator.receive(item.port, item.epoch, item.batch, &mut self.emitted);
                 received.map_err(|error| self.failed(error))?;
+                self.facts.records_out.add(self.emitted.rows());
                 output::send(&mut self.outputs, &mut self.emitted, |_| &item.capability);
                 if env.monotonic() > deadline && !self.intake.is_idle() {
                     self.activator.activate();
@@ -234,6 +253,7 @@ impl Host {
         if self.emitted.batches.is_empty() {
             return;
         }
+        self.facts.records_out.add(self.emitted.rows());
         let held = self.capabilities.as_ref().expect("only operators that want epochs come here");
         let timestamp = epoch.timestamp();
         let capabilities: Vec<_> = held.iter().map(|held| held.delayed(&timestamp)).collect();
@@ -282,6 +302,8 @@ impl Host {
         });
         sections.last = last;
         self.worker.encoding(true);
+        self.worker.froze(self.interval);
+        self.facts.set_interval(next);
         self.interval = next;
         self.intake.advance(next);
         self.activator.activate();
@@ -314,6 +336,7 @@ impl Host {
         }
         let Encoding { interval, part, .. } = sections.encoding.take().expect("checked above");
         self.worker.encoding(false);
+        self.facts.set_handed(interval + 1);
         let capability = sections.capability.as_mut().expect("held until the last interval");
         sections.output.give(capability, Batch::new(UploadParts(vec![part])));
         if sections.last {

@@ -179,8 +179,18 @@ impl State {
         let tick = Tick { epoch, clock_ms: self.clock_ms, trigger: self.trigger, closing };
         self.send(tick, worker, output);
         self.pace(worker, now);
-        attempt.counters.epoch.store(epoch.timestamp(), Ordering::Relaxed);
-        self.last = Some(tick);
+        let observed = &attempt.observed;
+        observed.epoch.store(epoch.timestamp(), Ordering::Relaxed);
+        observed.trigger.store(self.trigger, Ordering::Relaxed);
+        let previous = self.last.replace(tick).map(|last| last.epoch.interval());
+        if attempt.settings.checkpoint_interval.is_some() {
+            if let Some(ended) = previous.filter(|previous| *previous < epoch.interval()) {
+                observed.ledger.interval_ended(ended, now);
+            }
+            if closing.is_some() {
+                observed.ledger.interval_ended(epoch.interval(), now);
+            }
+        }
     }
 
     /// Whether a new interval begins now: it is time, or somebody asked for it, and no checkpoint is in flight.

@@ -5,7 +5,6 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use timely::dataflow::Scope;
 use timely::dataflow::operators::Capability;
@@ -20,6 +19,7 @@ use super::uploader::{Part, Parts, SinkItems};
 use super::worker::Worker;
 use super::{Rows, failed};
 use crate::connector::{Sink, Waker, Writer, WriterContext};
+use crate::observe::{HostFacts, HostName};
 use crate::plan::Exchange;
 use crate::recover::Recovered;
 use crate::time::Epoch;
@@ -27,6 +27,15 @@ use crate::{Error, batch::Batch};
 
 /// So much may wait in a writer before further rows are held back.
 const QUEUED_BYTES_MAX: usize = 4 << 20;
+
+/// What a sink's host is made of.
+pub(super) struct SinkParts<'scope, 's> {
+    pub(super) name: HostName,
+    pub(super) uid: Arc<str>,
+    pub(super) sink: &'s dyn Sink,
+    pub(super) input: Rows<'scope>,
+    pub(super) exchange: Exchange,
+}
 
 /// The streams that come out of a sink's host.
 pub(super) struct Built<'scope> {
@@ -42,6 +51,7 @@ struct Host {
     interval: u32,
     /// None if checkpoints are off.
     staging: Option<Staging>,
+    facts: Arc<HostFacts>,
     worker: Rc<Worker>,
     activator: Activator,
 }
@@ -56,13 +66,11 @@ struct Staging {
 
 pub(super) fn build<'scope>(
     scope: Scope<'scope, u64>,
-    uid: &Arc<str>,
-    sink: &dyn Sink,
-    input: Rows<'scope>,
-    exchange: Exchange,
+    parts: SinkParts<'scope, '_>,
     recovered: &Recovered,
     worker: &Rc<Worker>,
 ) -> Result<Built<'scope>, Error> {
+    let SinkParts { name, uid, sink, input, exchange } = parts;
     let mut builder = OperatorBuilder::new(uid.to_string(), scope);
     let address = builder.operator_info().address;
     let activator = scope.activator_for(address.clone());
@@ -81,10 +89,11 @@ pub(super) fn build<'scope>(
     };
     let writer = match sink.writer(context) {
         Ok(writer) => writer,
-        Err(error) => return Err(super::not_built(builder, failed("sink", uid, error))),
+        Err(error) => return Err(super::not_built(builder, failed("sink", &uid, error))),
     };
     let interval = recovered.first_interval();
     let mut intake = Intake::new((!direct).then_some(interval));
+    let (facts, presence) = worker.facts.add_host(name, (!direct).then_some(interval));
     intake.add(&mut builder, input, exchange, FrontierInterest::Always, worker.index);
     let (done_output, done) = Output::add(&mut builder);
     let (output, parts) = match direct {
@@ -94,7 +103,7 @@ pub(super) fn build<'scope>(
             (Some(output), Some(stream))
         }
     };
-    let (uid, worker) = (uid.clone(), worker.clone());
+    let worker = worker.clone();
     builder.build(move |mut capabilities| {
         let first = Epoch::first_of(interval).timestamp();
         let staging = output.map(|output| {
@@ -102,13 +111,14 @@ pub(super) fn build<'scope>(
             capability.downgrade(&first);
             Staging { output, capability: Some(capability), cut: None, last: false }
         });
-        let mut host = Host { uid, writer, intake, interval, staging, worker, activator };
+        let mut host = Host { uid, writer, intake, interval, staging, facts, worker, activator };
         move |frontiers| {
             // The output exists for its frontier alone.
             let _ = &done_output;
             if host.worker.attempt.is_over() {
                 return;
             }
+            let _visit = presence.enter(host.worker.attempt.env.monotonic());
             if let Err(error) = host.step(intake::least(frontiers)) {
                 host.worker.attempt.fail(error);
             }
@@ -119,19 +129,28 @@ pub(super) fn build<'scope>(
 
 impl Host {
     fn step(&mut self, frontier: Option<Epoch>) -> Result<(), Error> {
+        self.intake.pull();
+        self.note_backlog(frontier);
+        self.work(frontier)?;
+        self.note_backlog(frontier);
+        Ok(())
+    }
+
+    fn note_backlog(&self, frontier: Option<Epoch>) {
+        let (oldest, waiting) = self.intake.backlog();
+        self.facts.set_backlog(frontier, oldest, waiting);
+        self.facts.set_queued(self.writer.queued_bytes());
+    }
+
+    fn work(&mut self, frontier: Option<Epoch>) -> Result<(), Error> {
         let env = self.worker.attempt.env.clone();
         let deadline = env.monotonic() + SLICE;
-        self.intake.pull();
         self.send_staged()?;
         loop {
             while self.writer.queued_bytes() <= QUEUED_BYTES_MAX {
                 let Some(item) = self.intake.pop() else { break };
-                let counters = &self.worker.attempt.counters;
-                let rows = item.batch.len() as u64;
-                if counters.records_out.fetch_add(rows, Ordering::Relaxed) == 0 {
-                    let now = env.monotonic().as_micros() as u64;
-                    counters.first_row_us.store(now.max(1), Ordering::Relaxed);
-                }
+                self.facts.records_in.add(item.batch.len() as u64);
+                self.worker.attempt.observed.note_row(&*env);
                 let written = self.writer.write(item.batch);
                 written.map_err(|error| failed("sink", &self.uid, error))?;
                 if env.monotonic() > deadline && !self.intake.is_idle() {
@@ -149,6 +168,8 @@ impl Host {
             }
             let cut = self.writer.cut(self.interval);
             cut.map_err(|error| failed("sink", &self.uid, error))?;
+            self.worker.froze(self.interval);
+            self.facts.set_interval(self.interval + 1);
             staging.cut = Some(self.interval);
             staging.last = frontier.is_none() && self.worker.is_last(self.interval);
             self.interval += 1;
@@ -172,6 +193,9 @@ impl Host {
         let staged = self.writer.staged().map_err(|error| failed("sink", &self.uid, error))?;
         let Some(items) = staged else { return Ok(()) };
         staging.cut = None;
+        self.facts.set_handed(interval + 1);
+        self.facts.bytes_out.add(items.iter().map(|item| item.bytes).sum());
+        self.facts.records_out.add(items.iter().map(|item| item.rows).sum());
         let staged = Some(SinkItems { sink: self.uid.to_string(), items });
         let part = Part { uid: self.uid.clone(), staged, ..Part::default() };
         let capability = staging.capability.as_mut().expect("held until the last interval");

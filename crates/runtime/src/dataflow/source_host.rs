@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use highwater_codec::hash_key;
 use serde::{Deserialize, Serialize};
@@ -25,6 +24,7 @@ use super::{Rows, failed};
 use crate::attempt::Control;
 use crate::batch::{Batch, Keyed};
 use crate::connector::{Polled, Reader, ReaderContext, Source, SplitOffset, Waker};
+use crate::observe::{HostFacts, HostName, Presence};
 use crate::operator::{Operator, Outputs, run_through};
 use crate::plan::NodeId;
 use crate::recover::Recovered;
@@ -37,6 +37,7 @@ const BESIDE_ROW: usize = 16;
 /// What a source's host is made of.
 pub(super) struct Parts<'scope, 's> {
     pub(super) node: NodeId,
+    pub(super) name: HostName,
     pub(super) uid: Arc<str>,
     pub(super) source: &'s dyn Source,
     pub(super) rest: Vec<Box<dyn Operator>>,
@@ -72,6 +73,8 @@ struct Host {
     /// Offsets to report whether or not they move: those of splits that no checkpoint knows yet.
     unreported: BTreeMap<String, SplitOffset>,
     state: State,
+    facts: Arc<HostFacts>,
+    presence: Presence,
     worker: Rc<Worker>,
     activator: Activator,
 }
@@ -91,7 +94,8 @@ pub(super) fn build<'scope>(
     recovered: &Recovered,
     worker: &Rc<Worker>,
 ) -> Result<Built<'scope>, Error> {
-    let Parts { node, uid, source, rest, output_count, ticks } = parts;
+    let Parts { node, name, uid, source, rest, output_count, ticks } = parts;
+    let (facts, presence) = worker.facts.add_host(name, None);
     let mut builder = OperatorBuilder::new(uid.to_string(), scope);
     let address = builder.operator_info().address;
     let activator = scope.activator_for(address.clone());
@@ -113,6 +117,7 @@ pub(super) fn build<'scope>(
             wake.activate().ok();
         }),
         control: Control(worker.attempt.clone()),
+        progress: facts.reader.clone().unwrap_or_default(),
     };
     let reader = match source.reader(context) {
         Ok(reader) => reader,
@@ -145,6 +150,8 @@ pub(super) fn build<'scope>(
             present: None,
             unreported,
             state,
+            facts,
+            presence,
             worker,
             activator,
         };
@@ -162,10 +169,7 @@ pub(super) fn build<'scope>(
                     ticks.push((tick, held.collect()));
                 }
             });
-            let result = ticks
-                .into_iter()
-                .try_for_each(|(tick, capabilities)| host.tick(tick, capabilities))
-                .and_then(|()| host.read());
+            let result = host.step(ticks);
             if let Err(error) = result {
                 host.worker.attempt.fail(failed("source", &host.uid, error));
             }
@@ -175,6 +179,13 @@ pub(super) fn build<'scope>(
 }
 
 impl Host {
+    fn step(&mut self, ticks: Vec<(Tick, Vec<Capability<u64>>)>) -> Result<(), BoxError> {
+        for (tick, capabilities) in ticks {
+            self.tick(tick, capabilities)?;
+        }
+        self.read()
+    }
+
     /// Moves on to the next epoch.
     fn tick(&mut self, tick: Tick, capabilities: Vec<Capability<u64>>) -> Result<(), BoxError> {
         let ends_interval = match &self.present {
@@ -189,6 +200,8 @@ impl Host {
             self.report_offsets()?;
             self.present = None;
         }
+        let present = self.present.as_ref().map(|(epoch, _)| *epoch);
+        self.facts.set_backlog(present, present, 0);
         Ok(())
     }
 
@@ -197,6 +210,9 @@ impl Host {
         let Some((_, capabilities)) = &self.present else { return Ok(()) };
         let mut moved = std::mem::take(&mut self.unreported);
         moved.extend(self.reader.offsets());
+        if let Some(progress) = &self.facts.reader {
+            progress.moved(moved.iter());
+        }
         let mut parts: Vec<Keyed<String, SplitOffset>> =
             (0..self.worker.peers).map(|_| Keyed::default()).collect();
         for (split, offset) in moved {
@@ -218,16 +234,19 @@ impl Host {
         }
         self.state = State::Reading;
         let env = &self.worker.attempt.env;
-        let deadline = env.monotonic() + SLICE;
+        let now = env.monotonic();
+        let deadline = now + SLICE;
+        let _visit = self.presence.enter(now);
         while !self.worker.must_wait() {
             match self.reader.poll(epoch)? {
                 Polled::Rows(batch, bytes) => {
-                    let counters = &self.worker.attempt.counters;
-                    counters.records_in.fetch_add(batch.len() as u64, Ordering::Relaxed);
+                    self.facts.records_in.add(batch.len() as u64);
+                    self.facts.bytes_in.add(bytes as u64);
                     self.worker.emitted(epoch.timestamp(), bytes + batch.len() * BESIDE_ROW);
                     let mut emitted = Outputs { batches: vec![(0, batch)] };
                     let mut out = Outputs::default();
                     run_through(&mut self.rest, &mut emitted, epoch, &mut out)?;
+                    self.facts.records_out.add(out.rows());
                     output::send(&mut self.outputs, &mut out, |port| &capabilities[port]);
                 }
                 Polled::Waiting => return Ok(()),

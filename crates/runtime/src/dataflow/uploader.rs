@@ -31,6 +31,7 @@ use super::worker::Worker;
 use super::{Rows, intake};
 use crate::BoxError;
 use crate::batch::{self, Batch};
+use crate::observe::WorkerPhases;
 use crate::recover::Recovered;
 use crate::time::Epoch;
 
@@ -100,6 +101,8 @@ pub(crate) struct WorkerReport {
     pub(crate) bytes: u64,
     pub(crate) staged: Vec<SinkItems>,
     pub(crate) states: Vec<WrittenState>,
+    /// How long this worker took, for people.
+    pub(crate) phases: WorkerPhases,
 }
 
 struct Uploader {
@@ -202,6 +205,7 @@ impl Uploader {
 
     fn upload(&mut self, parts: Vec<Part>) {
         let interval = self.next;
+        self.worker.handed(interval);
         let mut places = Places::new();
         let mut sections = Vec::new();
         let mut states = Vec::new();
@@ -254,6 +258,7 @@ impl Uploader {
             bytes: 0,
             staged: Vec::new(),
             states,
+            phases: self.worker.uploaded(interval),
         };
         match uploaded {
             Ok(object) => {

@@ -1,9 +1,10 @@
 //! What the operators of one worker share: ticks, the bound of records under way, what recovery knows.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use highwater_env::{Phase, PhaseGuard};
 use highwater_state::KeyGroups;
@@ -12,6 +13,8 @@ use timely::scheduling::Activator;
 
 use super::pacer::Tick;
 use crate::attempt::Attempt;
+use crate::observe::{WorkerFacts, WorkerPhases};
+use crate::time::Epoch;
 
 /// One worker of an attempt; lives on its thread.
 pub(crate) struct Worker {
@@ -20,6 +23,8 @@ pub(crate) struct Worker {
     pub(crate) attempt: Arc<Attempt>,
     pub(crate) key_groups: KeyGroups,
     pub(crate) owners: Arc<[u32]>,
+    /// What is noted of it for people.
+    pub(crate) facts: Arc<WorkerFacts>,
     /// All epochs below this timestamp have left the dataflow; `u64::MAX` at its end.
     pub(crate) complete: Cell<u64>,
     /// The object whose live parts are to be written again at the next freeze.
@@ -33,6 +38,18 @@ pub(crate) struct Worker {
     sources: RefCell<Vec<Activator>>,
     ticks: RefCell<Vec<Ticks>>,
     encoding: RefCell<(usize, Option<PhaseGuard>)>,
+    phases: RefCell<BTreeMap<u32, Reached>>,
+}
+
+/// When this worker reached the phases of an interval's checkpoint.
+#[derive(Clone, Copy, Default)]
+struct Reached {
+    /// The tick came that ends the interval.
+    ended: Duration,
+    /// The last host so far was frozen or cut.
+    frozen: Duration,
+    /// Everything was with the uploader.
+    handed: Duration,
 }
 
 /// The ticks that one host hasn't dealt with yet.
@@ -53,6 +70,7 @@ impl Worker {
         key_groups: KeyGroups,
     ) -> Rc<Self> {
         Rc::new(Worker {
+            facts: attempt.observed.add_worker(index),
             index,
             peers,
             attempt,
@@ -67,6 +85,7 @@ impl Worker {
             sources: RefCell::default(),
             ticks: RefCell::default(),
             encoding: RefCell::default(),
+            phases: RefCell::default(),
         })
     }
 
@@ -88,8 +107,12 @@ impl Worker {
     }
 
     pub(crate) fn publish_tick(&self, tick: Tick) {
+        let interval = tick.epoch.interval();
         if tick.closing.is_some() {
-            self.final_interval.set(Some(tick.epoch.interval()));
+            self.final_interval.set(Some(interval));
+            self.reached(interval, |reached, now| reached.ended = now);
+        } else if tick.epoch == Epoch::first_of(interval) {
+            self.reached(interval - 1, |reached, now| reached.ended = now);
         }
         for queue in &*self.ticks.borrow() {
             queue.borrow_mut().push_back(tick);
@@ -108,6 +131,7 @@ impl Worker {
             Some((last, sum)) if *last == timestamp => *sum += bytes,
             _ => in_flight.by_epoch.push_back((timestamp, bytes)),
         }
+        self.facts.set_in_flight(in_flight.total);
     }
 
     /// Whether sources must not read now. They are activated when that changes.
@@ -117,6 +141,7 @@ impl Worker {
         if wait {
             self.blocked.set(true);
         }
+        self.facts.set_paused(wait);
         wait
     }
 
@@ -132,6 +157,7 @@ impl Worker {
                 in_flight.total -= bytes;
                 in_flight.by_epoch.pop_front();
             }
+            self.facts.set_in_flight(in_flight.total);
         }
         if self.blocked.get() {
             self.blocked.set(false);
@@ -141,6 +167,39 @@ impl Worker {
             for source in &*self.sources.borrow() {
                 source.activate();
             }
+        }
+    }
+
+    /// A host was frozen or cut at the end of an interval.
+    pub(crate) fn froze(&self, interval: u32) {
+        self.reached(interval, |reached, now| reached.frozen = now);
+    }
+
+    /// The uploader has everything of an interval.
+    pub(crate) fn handed(&self, interval: u32) {
+        self.reached(interval, |reached, now| reached.handed = now);
+    }
+
+    /// The uploader is done with an interval: gives how long its phases took.
+    pub(crate) fn uploaded(&self, interval: u32) -> WorkerPhases {
+        self.facts.set_uploaded(interval + 1);
+        let now = self.attempt.env.monotonic();
+        let Reached { ended, frozen, handed } =
+            self.phases.borrow_mut().remove(&interval).unwrap_or_default();
+        let us = |from: Duration, to: Duration| to.saturating_sub(from).as_micros() as u64;
+        // Without anything to freeze, rows were waited for until the uploader was told so.
+        let frozen = if frozen.is_zero() { handed } else { frozen };
+        WorkerPhases {
+            wait_us: us(ended, frozen),
+            encode_us: us(frozen, handed),
+            upload_us: us(handed, now),
+        }
+    }
+
+    fn reached(&self, interval: u32, note: impl FnOnce(&mut Reached, Duration)) {
+        if self.attempt.settings.checkpoint_interval.is_some() {
+            let now = self.attempt.env.monotonic();
+            note(self.phases.borrow_mut().entry(interval).or_default(), now);
         }
     }
 
