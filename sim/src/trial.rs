@@ -186,7 +186,7 @@ fn settings(seed: u64, attempt: usize) -> Settings {
     Settings {
         workers: *random.pick(&[1, 2, 2, 2, 3, 3, 4]),
         epoch: Duration::from_micros(random.within(200..=5_000)),
-        trigger: Duration::from_micros(random.below(20_000)),
+        trigger: Duration::from_micros(random.below(20_000)).into(),
         checkpoint_interval: Some(Duration::from_micros(random.within(1_000..=20_000))),
         in_flight_bytes: if random.chance(200) { 256 } else { 32 << 20 },
         batch_rows: 4096,

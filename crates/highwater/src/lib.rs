@@ -40,7 +40,7 @@ pub mod testing;
 pub use api::*;
 pub use error::{Error, Result};
 pub use highwater_env as env;
-pub use highwater_runtime::{Control, Outcome, Settings};
+pub use highwater_runtime::{Control, Outcome, Settings, Trigger};
 pub use options::Options;
 pub use run::{Runner, run};
 

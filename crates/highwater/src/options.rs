@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use highwater_runtime::Settings;
+use highwater_runtime::{Settings, Trigger};
 
 /// The options that every job has. A program with options of its own flattens these into them.
 ///
@@ -49,9 +49,10 @@ pub struct Options {
     #[arg(long)]
     pub fresh: bool,
 
-    /// How often operators over whole batches run.
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
-    pub trigger: Duration,
+    /// How often operators over whole batches run; or `available-now` (`once` is the same): read what is there, in several
+    /// batches, and stop when it is committed and published.
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = trigger)]
+    pub trigger: Trigger,
 
     /// How long an epoch is while the job keeps up.
     #[arg(long, value_name = "TIME", default_value = "10ms", value_parser = some_time)]
@@ -95,6 +96,14 @@ fn duration(text: &str) -> Result<Duration, String> {
     };
     let number: u64 = number.parse().map_err(|_| format!("`{number}` is no whole number"))?;
     number.checked_mul(ms).map(Duration::from_millis).ok_or_else(|| "too long".to_owned())
+}
+
+/// `available-now`, `once`, or how often.
+fn trigger(text: &str) -> Result<Trigger, String> {
+    match text {
+        "available-now" | "once" => Ok(Trigger::AVAILABLE_NOW),
+        _ => duration(text).map(Trigger::Every).map_err(|why| format!("{why}; or available-now")),
+    }
 }
 
 /// A duration that isn't nothing.
@@ -150,6 +159,7 @@ mod tests {
             any::<u64>().prop_map(|number| number.to_string()),
             (any::<u64>(), "(ms|s|m|h|KB|MB|GB)")
                 .prop_map(|(number, unit)| format!("{number}{unit}")),
+            Just("available-now".to_owned()),
             ".{0,12}",
         ]
     }
@@ -172,6 +182,12 @@ mod tests {
     fn times_and_sizes_have_units() {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(trigger("5s"), Ok(Trigger::Every(Duration::from_secs(5))));
+        assert_eq!(
+            (trigger("once"), trigger("available-now")),
+            (Ok(Trigger::AVAILABLE_NOW), trigger("once"))
+        );
+        assert!(trigger("sometimes").is_err());
         assert!(duration("5").is_err() && duration("s").is_err() && duration("1d").is_err());
         assert_eq!(bytes("32MB"), Ok(32 << 20));
         assert_eq!(bytes("7"), Ok(7));

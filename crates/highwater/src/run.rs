@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::{FromArgMatches, Parser};
 use highwater_env::{Env, RealEnv};
 use highwater_log::Store;
-use highwater_runtime::{Control, Outcome};
+use highwater_runtime::{Control, Outcome, Trigger};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::{Error, Job, Options, Result, progress};
@@ -148,18 +148,21 @@ impl Runner {
             progress::end();
         }
         let outcome = outcome.map_err(Error::from)?;
-        say(summary(&outcome, (env.monotonic() - began).as_secs_f64()));
+        say(summary(&outcome, options.trigger, (env.monotonic() - began).as_secs_f64()));
         Ok(outcome)
     }
 }
 
-fn summary(outcome: &Outcome, seconds: f64) -> String {
+fn summary(outcome: &Outcome, trigger: Trigger, seconds: f64) -> String {
     if outcome.already_finished {
         return "finished already; nothing to do (--fresh starts over)".to_owned();
     }
-    let how = match outcome.finished {
-        true => "finished",
-        false => "stopped; started again, it goes on from here",
+    let how = match (outcome.finished, trigger) {
+        (true, Trigger::Every(_)) => "finished",
+        (true, Trigger::AvailableNow { .. }) => {
+            "read what was there; started again, it goes on with what is new"
+        }
+        (false, _) => "stopped; started again, it goes on from here",
     };
     let from = match outcome.recovered_from {
         Some(checkpoint) => format!(", went on from checkpoint {checkpoint}"),

@@ -151,7 +151,7 @@ fn restart(
     let quiet = test(1, &store).settings(|settings| {
         settings.retained = 3;
         settings.checkpoint_interval = Some(Duration::from_secs(3600));
-        settings.trigger = Duration::from_secs(3600);
+        settings.trigger = Duration::from_secs(3600).into();
     });
     let run = start(quiet, graph(numbers, &sinks));
     let finished = checkpoints(&store).last_key_value().is_some_and(|(_, newest)| newest.finished);

@@ -30,7 +30,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use crate::Error;
 use crate::attempt::Attempt;
 use crate::connector::{Delivery, PublisherContext};
-use crate::dataflow::{Ready, SinkItems, WorkerReport};
+use crate::dataflow::{Closing, Ready, SinkItems, WorkerReport};
 use crate::observe::WorkerPhases;
 use crate::plan::{Checked, Role};
 use crate::publish::{Publication, SinkPublishing, publications};
@@ -58,6 +58,8 @@ pub(crate) struct Committer {
     /// Those that no entry lists as garbage yet.
     leftovers: Vec<String>,
     last: Option<CheckpointEntry>,
+    /// Everything there was has been read, so that the job is over only when all of its output is published.
+    has_read_all: bool,
     newest_entry: u64,
 }
 
@@ -121,6 +123,7 @@ impl Committer {
             swept: !damage.is_empty(),
             leftovers: Vec::new(),
             last: None,
+            has_read_all: false,
             newest_entry: attempt.number,
         };
         if let Some((number, base)) = &recovered.base {
@@ -147,6 +150,7 @@ impl Committer {
         self.send(committed, output);
         self.delete(&base.garbage).await;
         if base.finished {
+            self.has_read_all = true;
             self.last = Some(base.clone());
         }
         Ok(())
@@ -169,12 +173,13 @@ impl Committer {
     /// Waits until everything is published, and records that. A job that was stopped doesn't wait for a destination that is
     /// down: the next start publishes what is left.
     pub(crate) async fn finish(&mut self) {
-        let finished = self.last.as_ref().is_some_and(|last| last.finished);
         while !self.sinks.values().all(SinkPublishing::is_idle) {
             if self.attempt.is_over() {
                 return;
             }
-            if !finished && self.sinks.values().any(|sink| !sink.is_idle() && sink.is_failing()) {
+            if !self.has_read_all
+                && self.sinks.values().any(|sink| !sink.is_idle() && sink.is_failing())
+            {
                 tracing::warn!(
                     "stopped before everything is published; the next start publishes what is left"
                 );
@@ -240,7 +245,7 @@ impl Committer {
                 );
                 self.attempt.observed.ledger.failed(interval, &why);
                 self.attempt.settle(interval, false);
-                if ready.last {
+                if ready.closing.is_some() {
                     return Err(Error::Refused {
                         why: format!("the last checkpoint failed: {why}"),
                         what_to_do: "nothing is lost; start the job again once this is mended"
@@ -262,6 +267,7 @@ impl Committer {
         self.delete(&entry.garbage).await;
         let took = self.attempt.env.monotonic() - began;
         self.attempt.observed.ledger.collected(committed.number(), took);
+        self.has_read_all = ready.closing.is_some_and(Closing::has_read_all);
         self.last = Some(entry);
         Ok(())
     }
@@ -307,7 +313,8 @@ impl Committer {
                 decided: None,
             }));
         }
-        self.decide_parts(number, ready.clock_ms, ready.finished);
+        let has_read_all = ready.closing.is_some_and(Closing::has_read_all);
+        self.decide_parts(number, ready.clock_ms, has_read_all);
         let mut entry = CheckpointEntry {
             previous: self.previous,
             interval: ready.interval.into(),
@@ -319,7 +326,7 @@ impl Committer {
             manifest: manifest_ref,
             staged: self.staged(),
             garbage: Vec::new(),
-            finished: ready.finished,
+            finished: ready.closing == Some(Closing::Finished),
         };
         entry.garbage = self.garbage(number, &entry, &manifest).await;
         Ok((entry, manifest))

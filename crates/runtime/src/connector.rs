@@ -86,6 +86,9 @@ pub struct ReaderContext {
     pub splits: Vec<(String, SplitOffset)>,
     /// How many such splits there are on all workers together.
     pub splits_of_all: usize,
+    /// Only what is there now is to be read: the reader answers [`Polled::Ended`] behind it. A split that may have more at a later
+    /// start isn't marked as ended.
+    pub available_now: bool,
     /// So many rows are wanted at once, at the most; a reader that reads in blocks of its own needn't heed it.
     pub rows: usize,
     /// Time, threads and tasks.
@@ -236,7 +239,7 @@ pub trait Publisher: Send + Sync {
 
     /// Decides which of the staged items become visible with the checkpoint that is about to be committed, by giving each a
     /// `part`; what stays without is asked about again at the next one. `items` are oldest first, those of earlier
-    /// checkpoints included; `last` is the job's last checkpoint, which leaves nothing back.
+    /// checkpoints included; `last`: everything has been read, and nothing is to be left back.
     ///
     /// The decision becomes part of the entry, so that publishing is the same whenever it is repeated.
     fn plan(&self, items: &mut [StagedItem], clock_ms: u64, last: bool) {

@@ -29,5 +29,5 @@ pub use error::{BoxError, Error};
 pub use operator::{EpochEnd, Operator, OperatorContext, Outputs, Wants, Work};
 pub use plan::{Plan, PlanError};
 pub use run::{Outcome, run};
-pub use settings::Settings;
+pub use settings::{Settings, Trigger};
 pub use time::Epoch;

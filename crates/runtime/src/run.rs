@@ -36,7 +36,8 @@ pub struct Outcome {
     pub attempt: u64,
     /// The identity of the job's log.
     pub job_id: String,
-    /// All sources were read to their end. Otherwise somebody stopped the job.
+    /// All sources were read to their end, or with [`Trigger::AvailableNow`](crate::Trigger::AvailableNow) everything that was
+    /// there. Otherwise somebody stopped the job.
     pub finished: bool,
     /// It had finished before, and nothing was run now.
     pub already_finished: bool,

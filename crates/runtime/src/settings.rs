@@ -11,8 +11,8 @@ pub struct Settings {
     pub workers: usize,
     /// About how long an epoch is while nothing is overdue; it grows under load.
     pub epoch: Duration,
-    /// How often operators over whole batches run.
-    pub trigger: Duration,
+    /// When operators over whole batches run, and whether the job waits for more.
+    pub trigger: Trigger,
     /// How often a checkpoint is taken, at the most; none if checkpoints are off.
     pub checkpoint_interval: Option<Duration>,
     /// How many bytes of records a worker may have under way before it stops reading.
@@ -31,12 +31,36 @@ pub struct Settings {
     pub exchange_bytes: bool,
 }
 
+/// When operators over whole batches (`update_state_by_key`) run, and whether the job waits for more than there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    /// They run so often, over what has come in the meantime. The job goes on until its sources end.
+    Every(Duration),
+    /// The job reads what is there when it starts, and stops when all of that is committed and published; started again, it
+    /// goes on with what is new. Operators over whole batches run every time when about so many rows were read, and at the end.
+    AvailableNow {
+        /// Rows of a trigger, on the process that sets the time.
+        rows: u64,
+    },
+}
+
+impl Trigger {
+    /// Reads what is there, in triggers of about a million rows.
+    pub const AVAILABLE_NOW: Trigger = Trigger::AvailableNow { rows: 1 << 20 };
+}
+
+impl From<Duration> for Trigger {
+    fn from(time: Duration) -> Self {
+        Trigger::Every(time)
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Settings {
             workers: 1,
             epoch: Duration::from_millis(10),
-            trigger: Duration::from_secs(1),
+            trigger: Trigger::Every(Duration::from_secs(1)),
             checkpoint_interval: Some(Duration::from_secs(1)),
             in_flight_bytes: 32 << 20,
             batch_rows: 4096,

@@ -56,7 +56,7 @@ impl<F> Generator<F> {
         Generator { rate: Some(rows_per_second), ..self }
     }
 
-    /// So many rows in all.
+    /// So many rows in all. With the trigger available-now, which needs a limit, a later start with a higher one goes on from there.
     #[must_use]
     pub fn limit(self, rows: u64) -> Self {
         Generator { limit: Some(rows), ..self }
@@ -96,7 +96,15 @@ impl<T: Data, F: Fn(u64) -> T + Send + Sync + 'static> Source for Generator<F> {
     }
 
     fn reader(&self, context: ReaderContext) -> Result<Box<dyn Reader>, BoxError> {
-        Ok(Box::new(GeneratorReader::new(self, context.splits, context.rows, context.env)?))
+        if context.available_now && self.limit.is_none() {
+            return Err("a generator without a limit never comes to an end, and the trigger available-now waits for it; \
+                        give it one with `.limit(rows)`"
+                .into());
+        }
+        let ReaderContext { splits, rows, env, available_now, .. } = context;
+        let mut reader = GeneratorReader::new(self, splits, rows, env)?;
+        reader.marks_ends = !available_now;
+        Ok(Box::new(reader))
     }
 }
 
@@ -111,6 +119,8 @@ struct GeneratorReader<F> {
     /// Rows a second of this worker's splits.
     rate: Option<f64>,
     made: u64,
+    /// What is at the limit has ended for good.
+    marks_ends: bool,
 }
 
 struct Split {
@@ -118,6 +128,7 @@ struct Split {
     number: u64,
     of: u64,
     offset: SplitOffset,
+    at_limit: bool,
     moved: bool,
 }
 
@@ -136,7 +147,9 @@ impl<F> GeneratorReader<F> {
         env: Arc<dyn Env>,
     ) -> Result<Self, BoxError> {
         let split = |(id, offset): (String, SplitOffset)| match parse(&id) {
-            Some((number, of)) => Ok(Split { id, number, of, offset, moved: false }),
+            Some((number, of)) => {
+                Ok(Split { id, number, of, offset, at_limit: false, moved: false })
+            }
             None => Err(format!(
                 "the checkpoint has a split `{id}`, which no generator made: did the source change?"
             )),
@@ -152,6 +165,7 @@ impl<F> GeneratorReader<F> {
             env,
             rate: generator.rate.map(|rate| rate as f64 * part),
             made: 0,
+            marks_ends: true,
         })
     }
 
@@ -166,15 +180,16 @@ impl<F> GeneratorReader<F> {
 impl<T: Data, F: Fn(u64) -> T + Send + Sync + 'static> Reader for GeneratorReader<F> {
     fn poll(&mut self, _: Epoch) -> Result<Polled, BoxError> {
         let limit = self.limit;
-        for split in self.splits.iter_mut().filter(|split| !split.offset.ended) {
+        for split in self.splits.iter_mut().filter(|split| !split.at_limit) {
             if split.next().is_none_or(|next| next >= limit) {
-                split.offset.ended = true;
+                split.at_limit = true;
+                split.offset.ended = self.marks_ends;
                 split.moved = true;
             }
         }
         let allowed = self.allowed();
         // The one that is furthest behind, so that rows come about in the order of their indexes.
-        let going = self.splits.iter_mut().filter(|split| !split.offset.ended);
+        let going = self.splits.iter_mut().filter(|split| !split.at_limit);
         let Some(split) = going.min_by_key(|split| split.next()) else { return Ok(Polled::Ended) };
         if allowed == 0 {
             // Polled again at every tick.

@@ -120,7 +120,9 @@ impl<T: Data> Source for ScriptSource<T> {
 
     fn reader(&self, context: ReaderContext) -> Result<Box<dyn Reader>, BoxError> {
         let offset = context.splits.into_iter().next().map(|(_, offset)| offset);
-        Ok(Box::new(self.read(offset, context.rows, context.control)))
+        let mut reader = self.read(offset, context.rows, context.control);
+        reader.marks_end = !context.available_now;
+        Ok(Box::new(reader))
     }
 }
 
@@ -142,6 +144,7 @@ impl<T: Data> ScriptSource<T> {
             moved: false,
             emitted: None,
             requested: false,
+            marks_end: true,
             marks,
         }
     }
@@ -179,6 +182,8 @@ struct ScriptReader<T, M> {
     emitted: Option<u32>,
     /// A checkpoint has been asked for, for the mark that is waited at.
     requested: bool,
+    /// There is nothing behind the last step, at a later start neither.
+    marks_end: bool,
     marks: M,
 }
 
@@ -188,7 +193,7 @@ impl<T: Data, M: Marks> Reader for ScriptReader<T, M> {
         loop {
             let at = usize::try_from(offset.position).unwrap_or(usize::MAX);
             let Some(step) = self.steps.get(at) else {
-                offset.ended = true;
+                offset.ended = self.marks_end;
                 self.moved = true;
                 return Ok(Polled::Ended);
             };

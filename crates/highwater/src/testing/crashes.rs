@@ -227,7 +227,7 @@ fn settings(seed: u64, attempt: usize, workers: &[usize]) -> Settings {
     Settings {
         workers: workers[attempt % workers.len()],
         epoch: Duration::from_micros(random.within(200..=3_000)),
-        trigger: Duration::from_micros(random.below(10_000)),
+        trigger: Duration::from_micros(random.below(10_000)).into(),
         checkpoint_interval: Some(Duration::from_micros(random.within(1_000..=10_000))),
         // Little is under way at once, so that crashes find jobs in the midst of their input.
         batch_rows: random.within(1..=4) as usize,

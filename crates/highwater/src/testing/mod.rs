@@ -83,7 +83,7 @@ impl Test {
     pub fn new(workers: usize) -> Self {
         let settings = Settings {
             epoch: Duration::from_millis(1),
-            trigger: Duration::ZERO,
+            trigger: Duration::ZERO.into(),
             checkpoint_interval: Some(Duration::from_millis(20)),
             ..Settings::default()
         };

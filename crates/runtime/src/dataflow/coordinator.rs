@@ -27,10 +27,8 @@ pub(crate) struct Ready {
     pub(crate) epoch: Epoch,
     pub(crate) clock_ms: u64,
     pub(crate) trigger: u64,
-    /// The last one of this attempt.
-    pub(crate) last: bool,
-    /// The last one, all sources are at their end.
-    pub(crate) finished: bool,
+    /// Why it is the last one of this attempt, if it is.
+    pub(crate) closing: Option<Closing>,
     /// By worker.
     pub(crate) reports: Vec<WorkerReport>,
 }
@@ -104,8 +102,7 @@ pub(super) fn build<'scope>(
                     epoch: tick.epoch,
                     clock_ms: tick.clock_ms,
                     trigger: tick.trigger,
-                    last: tick.closing.is_some(),
-                    finished: tick.closing == Some(Closing::Finished),
+                    closing: tick.closing,
                     reports,
                 };
                 if let Some(committer) = &committer {

@@ -41,7 +41,7 @@ use crate::recover::Recovered;
 use crate::{BoxError, Error};
 
 pub(crate) use coordinator::Ready;
-pub(crate) use pacer::Pacer;
+pub(crate) use pacer::{Closing, Pacer};
 pub(crate) use split_table::read_all as read_splits;
 pub(crate) use uploader::{SinkItems, WorkerReport};
 pub(crate) use worker::Worker;

@@ -27,6 +27,7 @@ use super::worker::Worker;
 use crate::batch::Batch;
 use crate::connector::Waker;
 use crate::recover::Recovered;
+use crate::settings::Trigger;
 use crate::time::Epoch;
 
 /// With more epochs under way than this, they become longer.
@@ -53,8 +54,17 @@ pub(crate) struct Tick {
 pub(crate) enum Closing {
     /// All sources are at their end.
     Finished,
+    /// What was there at the start has been read; a later attempt may find more.
+    Drained,
     /// Somebody asked for it; sources are left where they are.
     Stopped,
+}
+
+impl Closing {
+    /// Nothing that could be read was left.
+    pub(crate) fn has_read_all(self) -> bool {
+        self != Closing::Stopped
+    }
 }
 
 /// The pacer of a worker; only the one of worker 0 ever ticks.
@@ -72,9 +82,38 @@ struct State {
     trigger: u64,
     epoch_length: Duration,
     next_epoch: Duration,
-    next_trigger: Duration,
+    next_trigger: NextTrigger,
     next_interval: Duration,
     under_way: VecDeque<u64>,
+}
+
+/// When the trigger under way is over.
+#[derive(Clone, Copy)]
+enum NextTrigger {
+    /// At this time.
+    At(Duration),
+    /// When so many records have been read in this attempt.
+    Read(u64),
+}
+
+impl NextTrigger {
+    fn after(worker: &Worker, now: Duration) -> Self {
+        match worker.attempt.settings.trigger {
+            Trigger::Every(time) => NextTrigger::At(now + time),
+            Trigger::AvailableNow { rows } => NextTrigger::Read(records_in(worker) + rows.max(1)),
+        }
+    }
+
+    fn is_here(self, worker: &Worker, now: Duration) -> bool {
+        match self {
+            NextTrigger::At(time) => now >= time,
+            NextTrigger::Read(records) => records_in(worker) >= records,
+        }
+    }
+}
+
+fn records_in(worker: &Worker) -> u64 {
+    worker.attempt.observed.records_in()
 }
 
 pub(super) fn build<'scope>(
@@ -97,7 +136,7 @@ pub(super) fn build<'scope>(
             trigger: recovered.progress.trigger,
             epoch_length: settings.epoch,
             next_epoch: now,
-            next_trigger: now + settings.trigger,
+            next_trigger: NextTrigger::after(worker, now),
             next_interval: now + settings.checkpoint_interval.unwrap_or_default(),
             under_way: VecDeque::new(),
         }),
@@ -150,7 +189,10 @@ impl State {
             // Sources learn where they stand before anything ends.
             None
         } else if worker.sources_ended.get() {
-            Some(Closing::Finished)
+            Some(match attempt.settings.trigger {
+                Trigger::Every(_) => Closing::Finished,
+                Trigger::AvailableNow { .. } => Closing::Drained,
+            })
         } else if attempt.stop_requested() {
             Some(Closing::Stopped)
         } else {
@@ -169,11 +211,13 @@ impl State {
             Some(last) => last.epoch.next(),
         };
         let trigger_ends = self.last.is_some()
-            && (closing == Some(Closing::Finished)
-                || closing.is_none() && now >= self.next_trigger);
+            && match closing {
+                Some(closing) => closing.has_read_all(),
+                None => self.next_trigger.is_here(worker, now),
+            };
         if trigger_ends {
             self.trigger += 1;
-            self.next_trigger = now + attempt.settings.trigger;
+            self.next_trigger = NextTrigger::after(worker, now);
         }
         self.clock_ms = self.clock_ms.max(attempt.env.wall_clock_ms());
         let tick = Tick { epoch, clock_ms: self.clock_ms, trigger: self.trigger, closing };
@@ -210,8 +254,8 @@ impl State {
         capability.downgrade(&tick.epoch.timestamp());
         let parts = (0..worker.peers).map(|_| Batch::new(vec![tick])).collect();
         output.give(capability, Batch::split(parts));
-        if tick.closing.is_some() {
-            if tick.closing == Some(Closing::Finished) {
+        if let Some(closing) = tick.closing {
+            if closing.has_read_all() {
                 worker.attempt.set_finished();
             }
             self.capability = None;

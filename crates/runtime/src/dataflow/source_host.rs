@@ -28,6 +28,7 @@ use crate::observe::{HostFacts, HostName, Presence};
 use crate::operator::{Operator, Outputs, run_through};
 use crate::plan::NodeId;
 use crate::recover::Recovered;
+use crate::settings::Trigger;
 use crate::time::Epoch;
 use crate::{BoxError, Error};
 
@@ -111,6 +112,7 @@ pub(super) fn build<'scope>(
         workers: worker.peers,
         splits,
         splits_of_all: of_all.len(),
+        available_now: matches!(worker.attempt.settings.trigger, Trigger::AvailableNow { .. }),
         rows: worker.attempt.settings.batch_rows.max(1),
         env: worker.attempt.env.clone(),
         waker: Waker::new(move || {
