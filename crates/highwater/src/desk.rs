@@ -79,7 +79,11 @@ impl Desk {
 }
 
 /// Answers until the job has ended, and tells that to those who wait for it.
-fn serve(socket: Option<Socket>, metrics: Option<TcpListener>, asked: Arc<Asked>) -> io::Result<()> {
+fn serve(
+    socket: Option<Socket>,
+    metrics: Option<TcpListener>,
+    asked: Arc<Asked>,
+) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = socket.as_ref().map(|socket| socket.listener.try_clone()).transpose()?;

@@ -27,20 +27,25 @@
 //!
 //! - [`run`](fn@run) runs a job as a program: options from the command line, signals, a progress line.
 //! - [`Job`], [`Stream`], [`KeyedStream`]: what a job is made of. - [`connectors`]: where records come from and go to.
-//! - [`testing`] runs a job in a test, with crashes.
+//! - [`control`] looks at a running job and steers it, from another process. - [`testing`] runs a job in a test, with crashes.
 
 mod api;
 pub mod connectors;
+pub mod control;
+mod desk;
 mod error;
+mod front;
+mod metrics;
 mod options;
 mod progress;
 mod run;
 pub mod testing;
+mod voice;
 
 pub use api::*;
 pub use error::{Error, Result};
 pub use highwater_env as env;
-pub use highwater_runtime::{Control, Outcome, Settings, Trigger};
+pub use highwater_runtime::{Control, Outcome, Settings, Trigger, observe};
 pub use options::Options;
 pub use run::{Runner, run};
 

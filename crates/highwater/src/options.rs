@@ -65,6 +65,14 @@ pub struct Options {
     /// Say nothing but errors.
     #[arg(long, short)]
     pub quiet: bool,
+
+    /// Log lines of JSON.
+    #[arg(long)]
+    pub json_logs: bool,
+
+    /// Serve Prometheus metrics over HTTP; a port alone means this machine only.
+    #[arg(long, env = "HIGHWATER_METRICS", value_name = "ADDRESS")]
+    pub metrics: Option<String>,
 }
 
 impl Options {

@@ -1,51 +1,74 @@
-//! What a running job shows on a terminal: one line, twice a second.
+//! What a running job shows on a terminal: a bar if its sources know how much there is to read, otherwise a line of numbers.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use highwater_runtime::Control;
 use highwater_runtime::observe::JobStatus;
+use indicatif::{ProgressBar, ProgressStyle};
 
-/// How often the line is written.
-const EVERY: Duration = Duration::from_millis(500);
+use crate::voice;
 
-/// Writes the progress line to standard error, if that is a terminal, until the attempt is over.
+/// How often it is drawn.
+const EVERY: Duration = Duration::from_millis(250);
+
+/// Shows progress on standard error, if that is a terminal, until the attempt is over.
 pub(crate) fn show(job: &str, control: &Control) {
     if !std::io::stderr().is_terminal() {
         return;
     }
-    let (job, control) = (job.to_owned(), control.clone());
+    let bar = ProgressBar::new_spinner().with_style(style("{prefix}: {wide_msg}"));
+    bar.set_prefix(job.to_owned());
+    voice::set_bar(bar.clone());
+    let control = control.clone();
     let env = control.env().clone();
     let task = async move {
-        let mut records = 0;
-        let mut at = control.env().monotonic();
+        let mut rate = Rate::default();
         while !control.is_over() {
-            control.env().sleep(EVERY).await;
-            if control.is_over() {
-                break;
-            }
-            let now = control.env().monotonic();
             let status = control.status();
-            let rate = (status.records_in - records) as f64 / (now - at).as_secs_f64();
-            (records, at) = (status.records_in, now);
-            let line = line(&job, &status, rate);
-            // Back to the line's start and clear what is longer than the new one.
-            write!(std::io::stderr(), "\r{line}\x1b[K").ok();
+            if status.bytes_expected > 0 && bar.length() != Some(status.bytes_expected) {
+                bar.set_length(status.bytes_expected);
+                bar.set_style(style("{prefix}: {bar:20} {percent} %, {eta} left, {wide_msg}"));
+            }
+            bar.set_position(status.bytes_read.min(status.bytes_expected));
+            bar.set_message(line(&status, rate.of(status.records_in, control.env().monotonic())));
+            control.env().sleep(EVERY).await;
         }
     };
     env.spawn("progress", Box::pin(task));
 }
 
-/// Ends the progress line, so that what is written next begins a line of its own.
+/// Takes away what is shown, so that what is written next begins a line of its own.
 pub(crate) fn end() {
-    if std::io::stderr().is_terminal() {
-        write!(std::io::stderr(), "\r\x1b[K").ok();
+    if let Some(bar) = voice::take_bar() {
+        bar.finish_and_clear();
     }
 }
 
-fn line(job: &str, status: &JobStatus, rate: f64) -> String {
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the template is one of ours")
+}
+
+/// Records a second between two looks.
+#[derive(Default)]
+struct Rate {
+    before: Option<(u64, Duration)>,
+}
+
+impl Rate {
+    fn of(&mut self, records: u64, now: Duration) -> f64 {
+        match self.before.replace((records, now)) {
+            Some((before, then)) if now > then => {
+                records.saturating_sub(before) as f64 / (now - then).as_secs_f64()
+            }
+            _ => 0.0,
+        }
+    }
+}
+
+fn line(status: &JobStatus, rate: f64) -> String {
     let mut line = format!(
-        "{job}: {} records, {}/s, epoch {}",
+        "{} records, {}/s, epoch {}",
         count(status.records_in as f64),
         count(rate),
         status.leader.epoch

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use clap::{FromArgMatches, Parser};
 use highwater_env::{Env, RealEnv};
 use highwater_log::Store;
-use highwater_runtime::{Control, Outcome, Trigger};
+use highwater_runtime::{Control, Outcome};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::{Error, Job, Options, Result, progress};
+use crate::front::Front;
+use crate::voice::Voice;
+use crate::{Job, Options, Result};
 
 /// Runs the job `name` with the options of the command line, until its sources end or it is stopped.
 ///
@@ -100,40 +102,30 @@ impl Runner {
     /// As [`run`](fn@run).
     pub fn run<R>(self, job: impl FnOnce(&Job) -> R) -> Result<Outcome> {
         let options = self.options.unwrap_or_else(default_options);
-        log_to_stderr();
+        let name = &self.name;
+        let voice = Voice::new(name, &options);
         abort_on_panic();
         let graph = Job::new();
         job(&graph);
         let plan = graph.into_plan();
         let env: Arc<dyn Env> = Arc::new(RealEnv::new()?);
-        let name = &self.name;
         let location = match &options.checkpoints {
             Some(location) => location.clone(),
             None => format!(".highwater/{name}"),
         };
-        let store = match options.no_checkpoints {
-            true => Store::open("memory:")?,
-            false => Store::open(&location)?,
-        };
-        let say = |text: String| {
-            if !options.quiet {
-                eprintln!("{name}: {text}");
-            }
-        };
-        say(match options.no_checkpoints {
-            true => "no checkpoints".to_owned(),
-            false if location == "memory:" => "checkpoints in memory".to_owned(),
-            false => format!("checkpoints in {location}"),
+        let location = if options.no_checkpoints { "memory:" } else { location.as_str() };
+        let store = Store::open(location)?;
+        voice.say(&match location {
+            _ if options.no_checkpoints => "no checkpoints".to_owned(),
+            "memory:" => "checkpoints in memory".to_owned(),
+            location => format!("checkpoints in {location}"),
         });
-        let began = env.monotonic();
+        let lasting = Some(location).filter(|location| *location != "memory:");
+        let mut front = Front::open(name, voice, &options, lasting, &env)?;
         let mut signals = None;
         let started = |control: Control| {
-            let took = (control.env().monotonic() - began).as_secs_f64();
-            tracing::info!(job = name, took, "workers start");
-            signals = stop_on_signals(name, &control);
-            if !options.quiet {
-                progress::show(name, &control);
-            }
+            signals = stop_on_signals(&front.voice, &control);
+            front.started(&control);
             if let Some(watch) = self.on_start {
                 watch(&control);
             }
@@ -144,35 +136,9 @@ impl Runner {
         if let Some(signals) = signals {
             signals.close();
         }
-        if !options.quiet {
-            progress::end();
-        }
-        let outcome = outcome.map_err(Error::from)?;
-        say(summary(&outcome, options.trigger, (env.monotonic() - began).as_secs_f64()));
-        Ok(outcome)
+        front.ended(outcome.as_ref());
+        Ok(outcome?)
     }
-}
-
-fn summary(outcome: &Outcome, trigger: Trigger, seconds: f64) -> String {
-    if outcome.already_finished {
-        return "finished already; nothing to do (--fresh starts over)".to_owned();
-    }
-    let how = match (outcome.finished, trigger) {
-        (true, Trigger::Every(_)) => "finished",
-        (true, Trigger::AvailableNow { .. }) => {
-            "read what was there; started again, it goes on with what is new"
-        }
-        (false, _) => "stopped; started again, it goes on from here",
-    };
-    let from = match outcome.recovered_from {
-        Some(checkpoint) => format!(", went on from checkpoint {checkpoint}"),
-        None => String::new(),
-    };
-    let plural = if outcome.checkpoints == 1 { "" } else { "s" };
-    format!(
-        "{how}: {} records in {seconds:.1} s, {} checkpoint{plural}{from}",
-        outcome.records_in, outcome.checkpoints
-    )
 }
 
 fn default_options() -> Options {
@@ -182,14 +148,6 @@ fn default_options() -> Options {
         options: Options,
     }
     Alone::parse_from(["highwater"]).options
-}
-
-/// Warnings go to standard error, and more with `RUST_LOG`. A program that has set up its own logging keeps it.
-fn log_to_stderr() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    subscriber.try_init().ok();
 }
 
 /// Invariant 6 in real life: a worker or a task of the engine that panics takes the process down from the hook, before anything is
@@ -215,7 +173,7 @@ fn abort_on_panic() {
 
 /// The first SIGINT or SIGTERM takes a last checkpoint, the second ends the process.
 /// What is answered ends that once the job is over.
-fn stop_on_signals(name: &str, control: &Control) -> Option<signal_hook::iterator::Handle> {
+fn stop_on_signals(voice: &Voice, control: &Control) -> Option<signal_hook::iterator::Handle> {
     let mut signals = match signal_hook::iterator::Signals::new([SIGINT, SIGTERM]) {
         Ok(signals) => signals,
         Err(error) => {
@@ -224,7 +182,7 @@ fn stop_on_signals(name: &str, control: &Control) -> Option<signal_hook::iterato
         }
     };
     let handle = signals.handle();
-    let (name, control) = (name.to_owned(), control.clone());
+    let (voice, control) = (voice.clone(), control.clone());
     let env = control.env().clone();
     let wait = move || {
         for (count, signal) in signals.forever().enumerate() {
@@ -232,7 +190,7 @@ fn stop_on_signals(name: &str, control: &Control) -> Option<signal_hook::iterato
                 // As a shell reports a process that a signal ended.
                 std::process::exit(128 + signal);
             }
-            eprintln!("{name}: stopping after a last checkpoint (again to stop at once)");
+            voice.answer("stopping after a last checkpoint (again to stop at once)");
             control.stop();
         }
     };

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use highwater_env::Env;
 use highwater_runtime::connector::{Polled, Reader, ReaderContext, Source, SplitOffset};
+use highwater_runtime::observe::ReaderProgress;
 use highwater_runtime::{Batch, BoxError, Data, Epoch};
 
 use super::IntoSource;
@@ -101,9 +102,10 @@ impl<T: Data, F: Fn(u64) -> T + Send + Sync + 'static> Source for Generator<F> {
                         give it one with `.limit(rows)`"
                 .into());
         }
-        let ReaderContext { splits, rows, env, available_now, .. } = context;
+        let ReaderContext { splits, rows, env, available_now, progress, .. } = context;
         let mut reader = GeneratorReader::new(self, splits, rows, env)?;
         reader.marks_ends = !available_now;
+        reader.progress = progress;
         Ok(Box::new(reader))
     }
 }
@@ -121,6 +123,7 @@ struct GeneratorReader<F> {
     made: u64,
     /// What is at the limit has ended for good.
     marks_ends: bool,
+    progress: ReaderProgress,
 }
 
 struct Split {
@@ -166,6 +169,7 @@ impl<F> GeneratorReader<F> {
             rate: generator.rate.map(|rate| rate as f64 * part),
             made: 0,
             marks_ends: true,
+            progress: ReaderProgress::default(),
         })
     }
 
@@ -195,6 +199,7 @@ impl<T: Data, F: Fn(u64) -> T + Send + Sync + 'static> Reader for GeneratorReade
             // Polled again at every tick.
             return Ok(Polled::Waiting);
         }
+        self.progress.reading(&split.id);
         let first = split.next().unwrap_or(limit);
         let left = (limit - first).div_ceil(split.of);
         let count = left.min(allowed);

@@ -25,7 +25,9 @@ pub enum AskError {
         places: Vec<String>,
     },
     /// The job's process is there and says nothing.
-    #[error("the process at {path} doesn't answer ({why}); it may be stopped, or out of processor time")]
+    #[error(
+        "the process at {path} doesn't answer ({why}); it may be stopped, or out of processor time"
+    )]
     Silent {
         /// Its socket.
         path: String,
@@ -130,7 +132,7 @@ fn look(folder: &Path, hash: Option<&str>) -> Result<Vec<Found>, AskError> {
     for path in place::sockets(folder, hash)? {
         let mut client = match Client::connect(&path) {
             Ok(client) => client,
-            Err(error) if is_stale(&error) => {
+            Err(error) if place::is_stale(&error) => {
                 // Left behind by a process that was killed.
                 std::fs::remove_file(&path).ok();
                 continue;
@@ -145,11 +147,6 @@ fn look(folder: &Path, hash: Option<&str>) -> Result<Vec<Found>, AskError> {
         found.push(Found { path, job });
     }
     Ok(found)
-}
-
-/// Whether nobody listens at a socket any more.
-pub(super) fn is_stale(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
 }
 
 fn silent(path: &Path, why: &dyn std::fmt::Display) -> AskError {

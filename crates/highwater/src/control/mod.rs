@@ -59,7 +59,7 @@ pub enum Answer {
     /// This checkpoint was committed.
     Checkpoint(CheckpointStatus),
     /// It takes a last checkpoint.
-    Stopping(RunningJob),
+    Stopping(Box<RunningJob>),
     /// It has ended.
     Ended(Ended),
     /// It can't do what was asked, and why.

@@ -3,6 +3,7 @@
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 /// The address of a socket holds no more bytes, on any system.
@@ -60,6 +61,29 @@ pub(super) fn socket(folder: &Path, job: &str, hash: &str) -> PathBuf {
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '.' };
     let name: String = job.chars().take(NAME_MAX).map(plain).collect();
     folder.join(format!("{name}-{hash}-{}.sock", std::process::id()))
+}
+
+/// Removes what killed processes have left behind in the folder.
+pub(super) fn sweep(folder: &Path) -> io::Result<()> {
+    for path in sockets(folder, None)? {
+        if is_orphan(&path) && UnixStream::connect(&path).is_err_and(|error| is_stale(&error)) {
+            fs::remove_file(&path).ok();
+        }
+    }
+    Ok(())
+}
+
+/// Whether nobody listens at a socket any more.
+pub(super) fn is_stale(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
+}
+
+/// Whether the process that a socket's name names is gone. Where a folder is shared between containers it may live elsewhere.
+fn is_orphan(path: &Path) -> bool {
+    let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+    let pid = name.rsplit('-').next().and_then(|pid| pid.parse().ok());
+    let pid = pid.and_then(rustix::process::Pid::from_raw);
+    pid.is_none_or(|pid| rustix::process::test_kill_process(pid).is_err())
 }
 
 /// The sockets in the folder, by name; those of one location if its hash is given.

@@ -1,7 +1,7 @@
 //! Answers at the socket, in the job's process: a few tasks on the thread of the [front desk](crate::desk).
 
 use std::io;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use highwater_runtime::Control;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::watch;
 
-use super::{Answer, Command, Ended, Reply, RunningJob, VERSION, client, place};
+use super::{Answer, Command, Ended, Reply, RunningJob, VERSION, place};
 
 /// A request is no longer than this.
 const REQUEST_MAX: u64 = 4096;
@@ -134,7 +134,7 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Opens the socket of a job, and removes what killed processes of the same job have left behind.
+    /// Opens the socket of a job, and removes what killed processes have left behind.
     ///
     /// # Errors
     ///
@@ -148,12 +148,7 @@ impl Socket {
         let own = format!("process://{}/{job}", std::process::id());
         let hash = place::hash(location.unwrap_or(&own));
         place::prepare(folder)?;
-        for path in place::sockets(folder, Some(&hash))? {
-            if UnixStream::connect(&path).is_err_and(|error| client::is_stale(&error)) {
-                tracing::debug!(path = %path.display(), "removed what a killed process left behind");
-                std::fs::remove_file(&path).ok();
-            }
-        }
+        place::sweep(folder)?;
         let path = place::socket(folder, job, &hash);
         let listener = UnixListener::bind(&path)?;
         listener.set_nonblocking(true)?;
@@ -182,8 +177,7 @@ async fn answer_all(stream: tokio::net::UnixStream, asked: &Asked) -> io::Result
         let mut limited = (&mut read).take(REQUEST_MAX);
         let request = limited.read_until(b'\n', &mut line);
         let length = tokio::select! {
-            length = request => length?,
-            () = tokio::time::sleep(IDLE_MAX) => 0,
+            length = tokio::time::timeout(IDLE_MAX, request) => length.unwrap_or(Ok(0))?,
             _ = asked.end() => 0,
         };
         if length == 0 {
@@ -195,7 +189,7 @@ async fn answer_all(stream: tokio::net::UnixStream, asked: &Asked) -> io::Result
             Ok(Command::Checkpoint) => asked.checkpoint().await.unwrap_or_else(Answer::Error),
             Ok(Command::Stop) => {
                 asked.stop();
-                Answer::Stopping(asked.running())
+                Answer::Stopping(Box::new(asked.running()))
             }
             Err(why) => Answer::Error(why.clone()),
         };
@@ -268,14 +262,15 @@ mod tests {
         let location = parent.path().to_str().unwrap();
         place::prepare(&folder).unwrap();
         let hash = place::hash(location);
-        let dead = folder.join(format!("job-{hash}-1.sock"));
+        // No process has so high a number.
+        let dead = folder.join(format!("job-{hash}-2000000001.sock"));
         drop(UnixListener::bind(&dead).unwrap());
-        let alive = folder.join(format!("job-{hash}-2.sock"));
-        let _alive = UnixListener::bind(&alive).unwrap();
-        let other = folder.join(format!("job-{:016x}-1.sock", 7));
-        drop(UnixListener::bind(&other).unwrap());
+        let elsewhere = folder.join(format!("job-{hash}-2000000002.sock"));
+        let _elsewhere = UnixListener::bind(&elsewhere).unwrap();
+        let here = folder.join(format!("other-{hash}-{}.sock", std::process::id()));
+        drop(UnixListener::bind(&here).unwrap());
         let socket = Socket::open_in(&folder, "job", Some(location)).unwrap();
-        assert!(!dead.exists() && alive.exists() && other.exists());
+        assert!(!dead.exists() && elsewhere.exists() && here.exists());
         let path = socket.path.clone();
         assert!(path.exists());
         drop(socket);

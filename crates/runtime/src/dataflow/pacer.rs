@@ -10,7 +10,6 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -224,8 +223,7 @@ impl State {
         self.send(tick, worker, output);
         self.pace(worker, now);
         let observed = &attempt.observed;
-        observed.epoch.store(epoch.timestamp(), Ordering::Relaxed);
-        observed.trigger.store(self.trigger, Ordering::Relaxed);
+        observed.note_epoch(epoch, self.trigger);
         let previous = self.last.replace(tick).map(|last| last.epoch.interval());
         if attempt.settings.checkpoint_interval.is_some() {
             if let Some(ended) = previous.filter(|previous| *previous < epoch.interval()) {

@@ -136,9 +136,11 @@ pub(super) fn checkpoint(
     if under_way.committing {
         return held(Phase::Committing, Vec::new());
     }
-    let first = |of: fn(&HostStatus) -> u32, why: fn(&HostStatus) -> String| -> Vec<Holder> {
+    let first = |of: fn(&HostStatus) -> Option<u32>,
+                 why: fn(&HostStatus) -> String|
+     -> Vec<Holder> {
         let holder = |worker: &WorkerStatus| {
-            let late = worker.hosts.iter().filter(|host| of(host) <= interval);
+            let late = worker.hosts.iter().filter(|host| of(host).is_some_and(|at| at <= interval));
             let host = late.min_by_key(|host| host.stage)?;
             Some(stuck(worker).unwrap_or_else(|| named(worker, host, why(host))))
         };

@@ -13,6 +13,9 @@ use crate::time::Epoch;
 /// Where an atomic timestamp stands for none: nothing is held, nothing can come any more.
 const NONE: u64 = u64::MAX;
 
+/// Where an atomic interval stands for none.
+const NO_INTERVAL: u32 = u32::MAX;
+
 /// Where an atomic watermark stands for none.
 const NO_WATERMARK: i64 = i64::MIN;
 
@@ -78,7 +81,7 @@ impl HostFacts {
     /// `interval` is the first one; none for a host that has no part in checkpoints.
     pub(crate) fn new(name: HostName, interval: Option<u32>) -> Self {
         let reader = (name.kind == HostKind::Source).then(ReaderProgress::default);
-        let interval = interval.unwrap_or(u32::MAX);
+        let interval = interval.unwrap_or(NO_INTERVAL);
         HostFacts {
             name,
             records_in: Counter::default(),
@@ -145,8 +148,8 @@ impl HostFacts {
             holds: epoch(&self.holds),
             waiting: self.waiting.load(Relaxed),
             queued_bytes: self.queued_bytes.load(Relaxed) as u64,
-            interval: self.interval.load(Relaxed),
-            handed: self.handed.load(Relaxed),
+            interval: interval(&self.interval),
+            handed: interval(&self.handed),
             records_in: self.records_in.get(),
             records_out: self.records_out.get(),
             bytes_in: self.bytes_in.get(),
@@ -164,6 +167,10 @@ impl HostFacts {
 fn epoch(timestamp: &AtomicU64) -> Option<Epoch> {
     let timestamp = timestamp.load(Relaxed);
     (timestamp != NONE).then(|| Epoch::from_timestamp(timestamp))
+}
+
+fn interval(atomic: &AtomicU32) -> Option<u32> {
+    Some(atomic.load(Relaxed)).filter(|interval| *interval != NO_INTERVAL)
 }
 
 /// What one worker does.

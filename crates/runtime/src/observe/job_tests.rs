@@ -18,10 +18,12 @@ fn leader() -> LeaderStatus {
         restarts: 2,
         last_failure: Some("it was killed".to_owned()),
         epoch: PRESENT,
+        epochs: 40,
         trigger: 1,
         checkpoints: CheckpointsStatus {
             interval_ms: Some(1000),
             committed: 0,
+            bytes: 0,
             failed: 0,
             last_failure: None,
             unpublished: 0,
@@ -34,7 +36,7 @@ fn leader() -> LeaderStatus {
 
 fn host(stage: usize, kind: HostKind, operator: &str) -> HostStatus {
     let in_checkpoints = !matches!(kind, HostKind::Source);
-    let interval = if in_checkpoints { PRESENT.interval() } else { u32::MAX };
+    let interval = in_checkpoints.then_some(PRESENT.interval());
     HostStatus {
         stage,
         kind,
@@ -182,7 +184,7 @@ fn a_checkpoint_waits_for_one_phase_after_the_other() {
     for worker in &mut workers {
         worker.uploaded = interval;
         for host in worker.hosts.iter_mut().filter(|host| host.kind != HostKind::Source) {
-            (host.interval, host.handed) = (interval, interval);
+            (host.interval, host.handed) = (Some(interval), Some(interval));
         }
     }
     let held = |leader: &LeaderStatus, workers: &[WorkerStatus]| {
@@ -194,18 +196,18 @@ fn a_checkpoint_waits_for_one_phase_after_the_other() {
     assert_eq!(said(&now.by), [(1, "out")], "who has rows, not who waits for them");
 
     workers.iter_mut().flat_map(|worker| &mut worker.hosts).for_each(|host| {
-        host.interval = PRESENT.interval();
+        host.interval = Some(PRESENT.interval());
     });
-    workers[0].hosts[1].handed = PRESENT.interval();
-    workers[0].hosts[2].handed = PRESENT.interval();
-    workers[1].hosts[1].handed = PRESENT.interval();
+    workers[0].hosts[1].handed = Some(PRESENT.interval());
+    workers[0].hosts[2].handed = Some(PRESENT.interval());
+    workers[1].hosts[1].handed = Some(PRESENT.interval());
     let now = held(&leader, &workers);
     assert_eq!(now.phase, Phase::Encoding);
     assert_eq!(said(&now.by), [(0, "out"), (1, "count")]);
     assert!(now.by[0].why.contains("staged") && now.by[1].why.contains("encoded"), "{now:?}");
 
     workers.iter_mut().flat_map(|worker| &mut worker.hosts).for_each(|host| {
-        host.handed = PRESENT.interval();
+        host.handed = Some(PRESENT.interval());
     });
     workers[1].uploaded = PRESENT.interval();
     let now = held(&leader, &workers);

@@ -42,6 +42,7 @@ pub(crate) struct Ledger {
     /// How often a checkpoint is taken.
     interval: Option<Duration>,
     committed: AtomicU64,
+    bytes: AtomicU64,
     last_bytes: AtomicU64,
     books: Mutex<Books>,
 }
@@ -78,6 +79,7 @@ impl Ledger {
         Ledger {
             interval,
             committed: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
             last_bytes: AtomicU64::new(0),
             books: Mutex::default(),
         }
@@ -144,6 +146,7 @@ impl Ledger {
         books.remembered.push_back(Remembered { status: status.clone(), at: now });
         books.end(interval);
         self.committed.fetch_add(1, Relaxed);
+        self.bytes.fetch_add(bytes, Relaxed);
         self.last_bytes.store(bytes, Relaxed);
         status
     }
@@ -204,6 +207,7 @@ impl Ledger {
         let checkpoints = CheckpointsStatus {
             interval_ms: self.interval.map(millis),
             committed: self.committed(),
+            bytes: self.bytes.load(Relaxed),
             failed: books.failed,
             last_failure: books.last_failure.clone(),
             unpublished,
@@ -301,6 +305,7 @@ mod tests {
         assert_eq!((status.failed, status.last_failure.as_deref()), (1, Some("the disk is full")));
         assert_eq!(status.last.len(), REMEMBERED);
         assert_eq!((status.last[0].checkpoint, ledger.last_bytes()), (29, 29));
+        assert_eq!(status.bytes, (2..30).sum::<u64>());
         assert_eq!(sinks[0].failing.as_deref(), Some("down"));
     }
 }

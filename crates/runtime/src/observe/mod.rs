@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Noting is cheap enough to be always on: counters once a batch, frontiers once a step, the [`ledger`] a few times a
-//! checkpoint. Nothing here influences the job, and every number may be a moment older than its neighbour.
+//! checkpoint. No result depends on anything here, and every number may be a moment older than its neighbour.
 //!
 //! - [`host`]: what one operator and one worker note. - [`reader`]: what a source's reader says about itself.
 //! - [`ledger`]: checkpoints and their publishing. - [`status`]: reports, as they travel. - [`job`]: one view of them all.
@@ -29,6 +29,7 @@ use highwater_env::Env;
 
 use crate::Settings;
 use crate::attempt::lock;
+use crate::time::Epoch;
 
 pub use held::{CheckpointHeld, EpochHeld, Holder, Phase};
 pub use host::{Counter, HostFacts};
@@ -51,9 +52,10 @@ pub struct Observed {
     workers: Mutex<Vec<Arc<WorkerFacts>>>,
     /// Checkpoints and their publishing; only process 0 has any.
     pub(crate) ledger: Ledger,
-    /// The present epoch's timestamp and trigger.
-    pub(crate) epoch: AtomicU64,
-    pub(crate) trigger: AtomicU64,
+    /// The present epoch's timestamp, how many there have been, and the present trigger.
+    epoch: AtomicU64,
+    epochs: AtomicU64,
+    trigger: AtomicU64,
     /// Entries of state that were read back.
     pub(crate) restored_entries: AtomicU64,
     /// When the first row came out of an operator before a sink, and when output of this attempt was first published, in
@@ -80,6 +82,7 @@ impl Observed {
             workers: Mutex::default(),
             ledger: Ledger::new(settings.checkpoint_interval),
             epoch: AtomicU64::new(0),
+            epochs: AtomicU64::new(0),
             trigger: AtomicU64::new(0),
             restored_entries: AtomicU64::new(0),
             first_row_us: AtomicU64::new(0),
@@ -141,6 +144,13 @@ impl Observed {
         self.first_published_us.load(Ordering::Relaxed) > 0
     }
 
+    /// An epoch begins.
+    pub(crate) fn note_epoch(&self, epoch: Epoch, trigger: u64) {
+        self.epoch.store(epoch.timestamp(), Ordering::Relaxed);
+        self.epochs.fetch_add(1, Ordering::Relaxed);
+        self.trigger.store(trigger, Ordering::Relaxed);
+    }
+
     /// A row has come to a sink.
     pub(crate) fn note_row(&self, env: &dyn Env) {
         if !self.has_first_row() {
@@ -186,7 +196,8 @@ impl Observed {
             running_ms: millis(now.saturating_sub(self.began)),
             restarts,
             last_failure,
-            epoch: crate::Epoch::from_timestamp(self.epoch.load(Ordering::Relaxed)),
+            epoch: Epoch::from_timestamp(self.epoch.load(Ordering::Relaxed)),
+            epochs: self.epochs.load(Ordering::Relaxed),
             trigger: self.trigger.load(Ordering::Relaxed),
             checkpoints,
             sinks,

@@ -36,6 +36,8 @@ pub struct LeaderStatus {
     /// The present epoch.
     #[serde(with = "epoch_text")]
     pub epoch: Epoch,
+    /// How many epochs this attempt has begun.
+    pub epochs: u64,
     /// The present trigger.
     pub trigger: u64,
     /// Its checkpoints.
@@ -126,10 +128,10 @@ pub struct HostStatus {
     pub waiting: usize,
     /// The bytes that wait in a sink's writer.
     pub queued_bytes: u64,
-    /// All intervals before this one are frozen or cut; the highest number if it has no part in checkpoints.
-    pub interval: u32,
-    /// All intervals before this one have been handed to the uploader; the highest number if it has no part in checkpoints.
-    pub handed: u32,
+    /// All intervals before this one are frozen or cut; none if it has no part in checkpoints.
+    pub interval: Option<u32>,
+    /// All intervals before this one have been handed to the uploader; none if it has no part in checkpoints.
+    pub handed: Option<u32>,
     /// Rows that came in: from the edges, or read by a source.
     pub records_in: u64,
     /// Rows that went out.
@@ -186,6 +188,8 @@ pub struct CheckpointsStatus {
     pub interval_ms: Option<u64>,
     /// How many were committed in this attempt.
     pub committed: u64,
+    /// How many bytes of state they wrote.
+    pub bytes: u64,
     /// How many failed; what they would have covered is in later ones.
     pub failed: u64,
     /// Why the last of these failed.

@@ -11,6 +11,7 @@ use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use highwater_runtime::BoxError;
+use highwater_runtime::observe::ReaderProgress;
 use memchr::{memchr, memchr_iter, memrchr};
 
 use super::csv::de::Header;
@@ -60,7 +61,7 @@ pub(crate) struct Block {
 }
 
 /// Reads a split from `position` (of a record, or 0 for the split's begin) to its end, and gives every block to `send` until
-/// that says no. `records` have been read before.
+/// that says no. `records` have been read before. Says to `progress` how many bytes of the file it reads.
 ///
 /// # Errors
 ///
@@ -69,6 +70,7 @@ pub(crate) fn read_split(
     split: &Split,
     (position, records): (u64, u64),
     framing: Framing,
+    progress: &ReaderProgress,
     send: &mut dyn FnMut(Block) -> bool,
 ) -> Result<(), BoxError> {
     let path = &split.path;
@@ -79,7 +81,7 @@ pub(crate) fn read_split(
         (0, _) => line_from(path, start)?.max(length),
         _ => position,
     };
-    let (input, skipped) = open_at(path, from)?;
+    let (input, skipped) = open_at(path, from, Some(progress))?;
     let mut line = match (start, skipped) {
         (0, Some(lines)) => Some(1 + lines),
         // Exact unless records were of several lines, or lines were empty.
@@ -98,6 +100,9 @@ pub(crate) fn read_split(
             if let Some(length) = memchr(b'\n', &data[last..]) {
                 data.truncate(last + length + 1);
             }
+        }
+        if !is_gzip(path) {
+            progress.read_bytes(data.len() as u64);
         }
         let after = line.map(|line| line + lines(&data));
         if !send(Block { data, position, line, header: header.clone() }) {
@@ -121,7 +126,7 @@ struct Head {
 
 /// Reads a mark of the encoding, and the header.
 fn read_head(path: &Path, framing: Framing) -> Result<Head, BoxError> {
-    let (input, _) = open_at(path, 0)?;
+    let (input, _) = open_at(path, 0, None)?;
     let mut frames = Frames { input, carry: Vec::new(), position: 0, framing, path, ended: false };
     let mut head = Head { header: None, length: 0, lines: 0 };
     let Some(data) = frames.next()? else { return Ok(head) };
@@ -153,14 +158,20 @@ fn line_from(path: &Path, start: u64) -> Result<u64, BoxError> {
     Ok(start - 1 + skipped as u64)
 }
 
-/// Opens a file at a position of its uncompressed content; where that takes reading, also says how many lines come before.
-fn open_at(path: &Path, position: u64) -> Result<(Box<dyn Read>, Option<u64>), BoxError> {
+/// Opens a file at a position of its uncompressed content; where that takes reading, also says how many lines come before. What is
+/// read of a compressed file is said to `progress`; what is read of another is for its blocks to say.
+fn open_at(
+    path: &Path,
+    position: u64,
+    progress: Option<&ReaderProgress>,
+) -> Result<(Box<dyn Read>, Option<u64>), BoxError> {
     let cannot = |error| cannot("read", path, &error);
     let mut file = File::open(path).map_err(cannot)?;
     if !is_gzip(path) {
         file.seek(SeekFrom::Start(position)).map_err(cannot)?;
         return Ok((Box::new(file), (position == 0).then_some(0)));
     }
+    let file = Counted { file, progress: progress.cloned() };
     let file = BufReader::with_capacity(64 << 10, file);
     let mut unzipped = BufReader::with_capacity(BLOCK, flate2::read::MultiGzDecoder::new(file));
     let (mut left, mut before) = (position, 0);
@@ -179,6 +190,22 @@ fn open_at(path: &Path, position: u64) -> Result<(Box<dyn Read>, Option<u64>), B
         left -= length as u64;
     }
     Ok((Box::new(unzipped), Some(before)))
+}
+
+/// A file that says how many bytes are read of it.
+struct Counted {
+    file: File,
+    progress: Option<ReaderProgress>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let length = self.file.read(buffer)?;
+        if let Some(progress) = &self.progress {
+            progress.read_bytes(length as u64);
+        }
+        Ok(length)
+    }
 }
 
 /// Cuts what is read into blocks.

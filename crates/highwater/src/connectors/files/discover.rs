@@ -30,6 +30,18 @@ impl Split {
             None => Split { path: id.into(), piece: None },
         }
     }
+
+    /// About how many bytes of the file are to be read from a position on, for people: all of a compressed one, which is read
+    /// again from its begin.
+    pub(crate) fn bytes_left(&self, position: u64) -> u64 {
+        // Whatever is wrong with the file is for those to say who read it.
+        let length = self.path.metadata().map_or(0, |file| file.len());
+        let (start, end) = self.piece.unwrap_or((0, length));
+        match is_gzip(&self.path) {
+            true => length,
+            false => end.min(length).saturating_sub(position.max(start)),
+        }
+    }
 }
 
 fn number(digits: &str) -> Option<u64> {

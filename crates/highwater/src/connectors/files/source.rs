@@ -16,6 +16,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 
 use highwater_env::Env;
 use highwater_runtime::connector::{Polled, Reader, ReaderContext, Source, SplitOffset, Waker};
+use highwater_runtime::observe::ReaderProgress;
 use highwater_runtime::{Batch, BoxError, Data, Epoch};
 use memchr::memchr_iter;
 
@@ -49,10 +50,11 @@ impl<T: Data, F: ReadFormat<T>> Source for FileSource<T, F> {
     }
 
     fn reader(&self, context: ReaderContext) -> Result<Box<dyn Reader>, BoxError> {
-        let ReaderContext { splits, splits_of_all, env, waker, .. } = context;
+        let ReaderContext { splits, splits_of_all, env, waker, progress, .. } = context;
         // A worker without splits leaves its share to the others.
         let share = splits.len() as f64 / splits_of_all.max(1) as f64;
-        let mut reader = FileReader::<T, _>::new(splits, &self.format, env.as_ref(), waker);
+        let mut reader =
+            FileReader::<T, _>::new(splits, &self.format, env.as_ref(), waker, progress);
         reader.pace = self.rate.map(|rate| Pace::new(env, rate as f64 * share));
         Ok(Box::new(reader))
     }
@@ -101,15 +103,14 @@ impl<T: Data, P: Parser<T>> FileReader<T, P> {
         format: &F,
         env: &dyn Env,
         waker: Waker,
+        progress: ReaderProgress,
     ) -> Self {
         let (sender, blocks) = sync_channel(BLOCKS);
         let framing = format.framing();
-        let work: Vec<(Split, (u64, u64))> = splits
-            .iter()
-            .map(|(id, offset)| (Split::parse(id), (offset.position, offset.records)))
-            .collect();
+        let work = splits.clone();
         if !work.is_empty() {
-            env.spawn_thread("read-files", Box::new(move || read(&work, framing, &sender, &waker)));
+            let read = move || read(&work, framing, &sender, &waker, &progress);
+            env.spawn_thread("read-files", Box::new(read));
         }
         let done = splits.is_empty();
         let progress = |(id, offset)| Progress { id, offset, moved: false };
@@ -128,23 +129,28 @@ impl<T: Data, P: Parser<T>> FileReader<T, P> {
 
 /// The reading thread. Ends when the reader is gone.
 fn read(
-    splits: &[(Split, (u64, u64))],
+    splits: &[(String, SplitOffset)],
     framing: Framing,
     sender: &SyncSender<Message>,
     waker: &Waker,
+    progress: &ReaderProgress,
 ) {
     let send = |message| {
         let sent = sender.send(message).is_ok();
         waker.wake();
         sent
     };
-    for (number, (split, offset)) in splits.iter().enumerate() {
+    let left = |(id, offset): &(String, SplitOffset)| Split::parse(id).bytes_left(offset.position);
+    progress.expect_bytes(splits.iter().map(left).sum());
+    for (number, (id, offset)) in splits.iter().enumerate() {
+        progress.reading(id);
+        let (split, from) = (Split::parse(id), (offset.position, offset.records));
         let mut gone = false;
         let mut send_block = |block| {
             gone = !send(Message::Block(number, block));
             !gone
         };
-        if let Err(error) = read_split(split, *offset, framing, &mut send_block) {
+        if let Err(error) = read_split(&split, from, framing, progress, &mut send_block) {
             send(Message::Failed(error));
             return;
         }

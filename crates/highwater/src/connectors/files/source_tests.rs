@@ -12,7 +12,7 @@ fn reader<T: Data, F: ReadFormat<T>>(
     splits: Vec<(String, SplitOffset)>,
     env: &dyn Env,
 ) -> FileReader<T, F::Parser> {
-    FileReader::new(splits, &files.format, env, no_waker())
+    FileReader::new(splits, &files.format, env, no_waker(), ReaderProgress::default())
 }
 
 fn read_all<T: Data, F: ReadFormat<T>>(files: &Files<F>) -> Result<Vec<T>, BoxError> {
