@@ -86,6 +86,8 @@ pub struct EpochEnd {
 #[derive(Debug, Default)]
 pub struct Outputs {
     pub(crate) batches: Vec<(usize, Batch)>,
+    /// Rows that came too late, not yet counted.
+    pub(crate) late: u64,
 }
 
 impl Outputs {
@@ -94,6 +96,11 @@ impl Outputs {
         if !batch.is_empty() {
             self.batches.push((port, batch));
         }
+    }
+
+    /// Says that so many rows came after the watermark had passed them, for people.
+    pub fn count_late(&mut self, rows: u64) {
+        self.late += rows;
     }
 
     /// How many rows were emitted and not yet sent.
@@ -135,6 +142,7 @@ impl Chain {
 
     /// Hands what the head emitted through the rest of the chain.
     fn forward(&mut self, epoch: Epoch, out: &mut Outputs) -> Result<(), BoxError> {
+        out.late += std::mem::take(&mut self.between.late);
         run_through(&mut self.rest, &mut self.between, epoch, out)
     }
 }
@@ -192,5 +200,55 @@ impl Operator for Chain {
 
     fn restored(&mut self) {
         self.head.restored();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Passes everything on, and calls all of it late.
+    struct Late;
+
+    impl Operator for Late {
+        fn receive(
+            &mut self,
+            port: usize,
+            _: Epoch,
+            batch: Batch,
+            out: &mut Outputs,
+        ) -> Result<(), BoxError> {
+            out.count_late(batch.len() as u64);
+            out.emit(port, batch);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_the_head_of_a_chain_calls_late_is_counted_once() {
+        /// What has no state is never late.
+        struct Pass;
+        impl Operator for Pass {
+            fn receive(
+                &mut self,
+                port: usize,
+                _: Epoch,
+                batch: Batch,
+                out: &mut Outputs,
+            ) -> Result<(), BoxError> {
+                out.emit(port, batch);
+                Ok(())
+            }
+        }
+        let mut alone = Chain::new(Box::new(Late), Vec::new());
+        let mut chain = Chain::new(Box::new(Late), vec![Box::new(Pass), Box::new(Pass)]);
+        for chain in [&mut alone, &mut chain] {
+            let mut out = Outputs::default();
+            for _ in 0..2 {
+                let batch = Batch::new(vec![1_u64, 2, 3]);
+                chain.receive(0, Epoch::new(1, 0), batch, &mut out).unwrap();
+            }
+            assert_eq!((out.late, out.rows()), (6, 6));
+        }
     }
 }

@@ -187,6 +187,7 @@ impl Host {
         self.note_backlog(frontier);
         self.work(frontier)?;
         self.note_backlog(frontier);
+        self.facts.late.add(std::mem::take(&mut self.emitted.late));
         Ok(())
     }
 
@@ -224,6 +225,7 @@ impl Host {
                 }
             }
             if let Some(end) = self.next_complete(frontier) {
+                end.watermark.into_iter().for_each(|time| self.facts.set_watermark(time));
                 self.completing = Some(end);
             } else if self.interval_is_over(frontier) {
                 if self.sections.as_ref().is_some_and(|sections| sections.encoding.is_some()) {

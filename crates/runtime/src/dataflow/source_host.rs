@@ -245,7 +245,7 @@ impl Host {
                     self.facts.records_in.add(batch.len() as u64);
                     self.facts.bytes_in.add(bytes as u64);
                     self.worker.emitted(epoch.timestamp(), bytes + batch.len() * BESIDE_ROW);
-                    let mut emitted = Outputs { batches: vec![(0, batch)] };
+                    let mut emitted = Outputs { batches: vec![(0, batch)], ..Outputs::default() };
                     let mut out = Outputs::default();
                     run_through(&mut self.rest, &mut emitted, epoch, &mut out)?;
                     self.facts.records_out.add(out.rows());
