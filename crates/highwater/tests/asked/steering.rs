@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command as Program;
 
 use highwater::control::{self, Answer, AskError, Command};
-use highwater::observe::{HostKind, State};
+use highwater::observe::{CheckpointStatus, HostKind, State};
 
 use super::{asked, numbers, place, start};
 use crate::program::{command, this_program};
@@ -39,12 +39,14 @@ pub fn a_running_job_says_what_it_does() {
     assert!(sink.records_out > 0 && sink.bytes_out > sink.records_out, "{sink:?}");
     let source = &status.workers[0].hosts[0].reader;
     assert!(!source.splits.is_empty() && source.splits.iter().all(|split| split.records > 0));
-    for last in &status.leader.checkpoints.last {
-        // Each phase is at most as long as the whole, and together they aren't shorter than most of it.
+    // The phases of a checkpoint make up the whole, but for what one worker takes longer than the other.
+    let add_up = |last: &CheckpointStatus| {
         let phases = last.wait_us + last.encode_us + last.upload_us + last.commit_us;
-        assert!(last.commit_us > 0 && last.commit_us <= last.duration_us, "{last:?}");
-        assert!(phases * 2 >= last.duration_us, "{last:?}");
-    }
+        (0.8..1.25).contains(&(phases as f64 / last.duration_us as f64))
+    };
+    let last = &status.leader.checkpoints.last;
+    assert!(last.iter().all(|last| last.commit_us > 0 && last.upload_us > 0), "{last:?}");
+    assert!(last.iter().any(add_up), "{last:?}");
     let found = control::running().unwrap();
     assert!(
         found.iter().any(|found| {
