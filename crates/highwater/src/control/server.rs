@@ -1,7 +1,7 @@
 //! Answers at the socket, in the job's process: a few tasks on the thread of the [front desk](crate::desk).
 
 use std::io;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -150,6 +150,10 @@ impl Socket {
         place::prepare(folder)?;
         place::sweep(folder)?;
         let path = place::socket(folder, job, &hash);
+        // In a container every process has had the same number.
+        if UnixStream::connect(&path).is_err_and(|error| place::is_stale(&error)) {
+            std::fs::remove_file(&path).ok();
+        }
         let listener = UnixListener::bind(&path)?;
         listener.set_nonblocking(true)?;
         Ok(Socket { path, listener })
@@ -269,7 +273,10 @@ mod tests {
         let _elsewhere = UnixListener::bind(&elsewhere).unwrap();
         let here = folder.join(format!("other-{hash}-{}.sock", std::process::id()));
         drop(UnixListener::bind(&here).unwrap());
+        // A process with this number was killed before.
+        drop(UnixListener::bind(place::socket(&folder, "job", &hash)).unwrap());
         let socket = Socket::open_in(&folder, "job", Some(location)).unwrap();
+        assert!(UnixStream::connect(&socket.path).is_ok());
         assert!(!dead.exists() && elsewhere.exists() && here.exists());
         let path = socket.path.clone();
         assert!(path.exists());
