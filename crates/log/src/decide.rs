@@ -21,7 +21,7 @@ use crate::error::{Damage, Kind, LogError, Why};
 use crate::facts::{Facts, Found};
 use crate::names;
 
-pub use base::{Base, may_have_published, next_base};
+pub use base::{Base, listed_as_garbage, may_have_published, next_base};
 pub use collect::{Holding, collect};
 
 /// Knowledge that a checkpoint's entry exists and is durable.

@@ -24,6 +24,7 @@ pub mod names;
 pub mod record;
 pub mod store;
 
+pub use bytes::Bytes;
 pub use decide::{Base, Committed, Holding, collect, next_base, to_publish};
 pub use entry::{
     AttemptEntry, Body, CheckpointEntry, Configuration, Entry, Manifest, ObjectRef, OperatorEntry,

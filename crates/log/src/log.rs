@@ -61,7 +61,8 @@ pub struct Log {
     store: Store,
     root: Path,
     env: Arc<dyn Env>,
-    job: String,
+    /// None for somebody who only looks.
+    job: Option<String>,
     retry: Retry,
     own: Mutex<Own>,
 }
@@ -112,8 +113,13 @@ impl Tries<'_> {
 impl Log {
     /// The log of `job` under `root` in `store`.
     pub fn new(store: Store, root: Path, env: Arc<dyn Env>, job: &str) -> Self {
+        Log { job: Some(job.to_owned()), ..Log::to_read(store, root, env) }
+    }
+
+    /// The log under `root` in `store`, whichever job's it is, for somebody who only looks: it starts no attempt.
+    pub fn to_read(store: Store, root: Path, env: Arc<dyn Env>) -> Self {
         let (retry, own) = (Retry::default(), Mutex::new(Own::Nothing));
-        Log { store, root, env, job: job.to_owned(), retry, own }
+        Log { store, root, env, job: None, retry, own }
     }
 
     /// The same, with other delays.
@@ -183,9 +189,9 @@ impl Log {
     fn judge(&self, bytes: &[u8], number: u64) -> Result<Found, LogError> {
         let path = self.shown(&names::entry(number));
         let found = examine(bytes, number, &path);
-        match &found {
-            Found::Sound(entry) if entry.job != self.job => {
-                let (found, expected) = (entry.job.clone(), self.job.clone());
+        match (&found, &self.job) {
+            (Found::Sound(entry), Some(expected)) if entry.job != *expected => {
+                let (found, expected) = (entry.job.clone(), expected.clone());
                 Err(LogError::OtherJob { path, found, expected })
             }
             _ => Ok(found),
@@ -259,7 +265,7 @@ impl Log {
         // Taken before sending: if the caller drops this future, the outcome stays unknown.
         match std::mem::replace(&mut *self.lock(), Own::Sent) {
             Own::After { attempt, tail } => {
-                let whose = entry.attempt == attempt && entry.job == self.job;
+                let whose = entry.attempt == attempt && self.job.as_ref() == Some(&entry.job);
                 let next = entry.number == tail + 1 && entry.format == FORMAT;
                 assert!(
                     whose && next && entry.checkpoint().is_some() && entry.absurdity().is_none(),
@@ -336,7 +342,8 @@ impl Log {
     }
 
     fn entry(&self, number: u64, attempt: u64, body: Body) -> Entry {
-        let (nonce, job) = (self.random_hex(), self.job.clone());
+        let job = self.job.clone().expect("who only looks writes no entry");
+        let nonce = self.random_hex();
         Entry { format: FORMAT, number, nonce, attempt, job, body }
     }
 
@@ -372,8 +379,8 @@ impl Log {
             .map_err(|error| LogError::Name { name: name.to_owned(), why: error.to_string() })
     }
 
-    /// `name` as people know it.
-    fn shown(&self, name: &str) -> String {
+    /// The object `name` as people know it: the path of a file, the key in a bucket.
+    pub fn shown(&self, name: &str) -> String {
         self.path(name).map_or_else(|_| name.to_owned(), |path| self.store.shown(&path))
     }
 

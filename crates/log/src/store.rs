@@ -7,6 +7,7 @@
 
 mod files;
 mod local;
+mod read_only;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,12 +21,14 @@ use crate::error::LogError;
 
 pub use files::{FileSystem, NewFile};
 pub use local::LocalStore;
+use read_only::ReadOnly;
 
 /// An object store, and what its durability takes.
 #[derive(Clone, Debug)]
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
     local: Option<Arc<LocalStore>>,
+    read_only: bool,
 }
 
 impl Store {
@@ -36,37 +39,47 @@ impl Store {
     ///
     /// If the location can't be used; says why.
     pub fn open(location: &str) -> Result<Self, LogError> {
-        if location == "memory:" {
-            return Ok(Self::from_objects(Arc::new(InMemory::new())));
+        match Place::parse(location)? {
+            Place::Memory => Ok(Self::from_objects(Arc::new(InMemory::new()))),
+            Place::Directory(directory) => {
+                let local = LocalStore::open(&directory);
+                Ok(Self::from_local(local.map_err(|why| refused(location, why))?))
+            }
         }
-        let error = |why: String| LogError::Location { location: location.to_owned(), why };
-        if location.is_empty() {
-            return Err(error("it is empty; name a directory, or `memory:`".to_owned()));
-        }
-        let directory = location.strip_prefix("file://").unwrap_or(location);
-        if let Some((scheme, _)) = directory.split_once("://") {
-            let why = format!("this program has no store `{scheme}`; name a local directory");
-            return Err(error(why));
-        }
-        let local = LocalStore::open(&PathBuf::from(directory)).map_err(error)?;
-        Ok(Self::from_local(local))
+    }
+
+    /// The store that `location` names, for somebody who only looks: nothing is created, and every attempt to write is refused.
+    ///
+    /// # Errors
+    ///
+    /// If the location can't be used, or nothing is there; says why.
+    pub fn open_to_read(location: &str) -> Result<Self, LogError> {
+        let store = match Place::parse(location)? {
+            Place::Memory => Self::from_objects(Arc::new(InMemory::new())),
+            Place::Directory(directory) => {
+                let local = LocalStore::open_to_read(&directory);
+                Self::from_local(local.map_err(|why| refused(location, why))?)
+            }
+        };
+        let objects = Arc::new(ReadOnly::over(store.objects));
+        Ok(Store { objects, local: store.local, read_only: true })
     }
 
     /// A local directory.
     pub fn from_local(local: LocalStore) -> Self {
         let local = Arc::new(local);
-        Store { objects: local.clone(), local: Some(local) }
+        Store { objects: local.clone(), local: Some(local), read_only: false }
     }
 
     /// A store whose puts are durable when they are answered (or need not be).
     pub fn from_objects(objects: Arc<dyn ObjectStore>) -> Self {
-        Store { objects, local: None }
+        Store { objects, local: None, read_only: false }
     }
 
     /// The same place, reached through another store, such as one that fails on purpose.
     #[must_use]
     pub fn wrap(self, wrapper: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
-        Store { objects: wrapper(self.objects), local: self.local }
+        Store { objects: wrapper(self.objects), ..self }
     }
 
     /// The objects.
@@ -82,8 +95,9 @@ impl Store {
     /// If that can't be made sure of.
     pub async fn make_durable(&self, path: &Path) -> object_store::Result<()> {
         match &self.local {
-            Some(local) => local.make_durable(path).await,
-            None => Ok(()),
+            Some(local) if !self.read_only => local.make_durable(path).await,
+            // Who only looks builds nothing on what is there.
+            _ => Ok(()),
         }
     }
 
@@ -107,6 +121,34 @@ impl Store {
             None => path.to_string(),
         }
     }
+}
+
+/// What a location names.
+enum Place {
+    Memory,
+    Directory(PathBuf),
+}
+
+impl Place {
+    fn parse(location: &str) -> Result<Self, LogError> {
+        if location == "memory:" {
+            return Ok(Place::Memory);
+        }
+        if location.is_empty() {
+            let why = "it is empty; name a directory, or `memory:`";
+            return Err(refused(location, why.to_owned()));
+        }
+        let directory = location.strip_prefix("file://").unwrap_or(location);
+        if let Some((scheme, _)) = directory.split_once("://") {
+            let why = format!("this program has no store `{scheme}`; name a local directory");
+            return Err(refused(location, why));
+        }
+        Ok(Place::Directory(PathBuf::from(directory)))
+    }
+}
+
+fn refused(location: &str, why: String) -> LogError {
+    LogError::Location { location: location.to_owned(), why }
 }
 
 #[cfg(test)]
@@ -135,5 +177,28 @@ mod tests {
         assert_eq!(std::fs::read_dir(&new).unwrap().count(), 0);
         let url = format!("file://{}", new.display());
         assert!(Store::open(&url).is_ok());
+    }
+
+    #[test]
+    fn who_only_looks_creates_nothing_and_writes_nothing() {
+        use object_store::ObjectStoreExt;
+        let directory = tempfile::tempdir().unwrap();
+        let missing = directory.path().join("missing");
+        let error = Store::open_to_read(missing.to_str().unwrap()).unwrap_err().to_string();
+        assert!(error.contains("no directory") && !missing.exists(), "{error}");
+        std::fs::write(directory.path().join("x"), "content").unwrap();
+        let store = Store::open_to_read(directory.path().to_str().unwrap()).unwrap();
+        let env = highwater_env::RealEnv::new().unwrap();
+        highwater_env::block_on(&env, async move {
+            let (path, other) = (Path::from("x"), Path::from("y"));
+            let objects = store.objects();
+            assert_eq!(objects.get(&path).await.unwrap().bytes().await.unwrap(), "content");
+            assert!(objects.put(&other, "new".into()).await.is_err());
+            assert!(objects.put_multipart(&other).await.is_err());
+            assert!(objects.copy(&path, &other).await.is_err());
+            assert!(objects.delete(&path).await.is_err());
+            store.make_durable(&path).await.unwrap();
+        });
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 }

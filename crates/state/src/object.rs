@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::StateError;
-use crate::section::{Section, SectionHead};
+use crate::section::{self, Section, SectionHead};
 
 /// Ends every object; the number is the version of the format.
 pub const MAGIC: &[u8; 8] = b"HWOBJ001";
@@ -142,6 +142,27 @@ impl Object {
             return Ok(bytes);
         }
         let why = format!("the checksum of `{}` of `{}` is wrong", entry.head.state, entry.uid);
+        Err(StateError::Object { object: self.name.clone(), why })
+    }
+
+    /// Reads a section to its end: its checksum, its columns, and as many rows as the index says. Gives how many.
+    ///
+    /// # Errors
+    ///
+    /// If anything of it isn't as it should be.
+    pub fn check_section(&self, entry: &SectionEntry) -> Result<u64, StateError> {
+        let mut rows = 0;
+        for batch in section::read(&entry.head.state, self.section_bytes(entry)?)? {
+            rows += batch?.deleted.len() as u64;
+        }
+        if rows == entry.head.rows {
+            return Ok(rows);
+        }
+        let SectionEntry { uid, head, .. } = entry;
+        let why = format!(
+            "`{}` of `{uid}` has {rows} rows, and its index says {}",
+            head.state, head.rows
+        );
         Err(StateError::Object { object: self.name.clone(), why })
     }
 }

@@ -146,8 +146,8 @@ fn out_of_order(facts: &Facts, entry: &Entry) -> Option<Base> {
     Some(refuse(&why, "both"))
 }
 
-/// Checkpoints that a newer entry lists as garbage, and which one does.
-fn listed_as_garbage(facts: &Facts, own: u64) -> BTreeMap<u64, u64> {
+/// Checkpoints that a newer entry below `own` lists as garbage, and which one does: they may be deleted at any time.
+pub fn listed_as_garbage(facts: &Facts, own: u64) -> BTreeMap<u64, u64> {
     let mut listed = BTreeMap::new();
     for (by, checkpoint) in facts.checkpoints().filter(|(number, _)| *number < own) {
         let names: BTreeSet<u64> =

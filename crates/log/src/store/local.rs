@@ -88,6 +88,19 @@ impl LocalStore {
         Ok(LocalStore { objects: Arc::new(objects), disk: Arc::new(disk) })
     }
 
+    /// The store in `directory`, for somebody who only looks.
+    ///
+    /// # Errors
+    ///
+    /// Why the directory can't be used, in words.
+    pub fn open_to_read(directory: &FilePath) -> std::result::Result<Self, String> {
+        let root = directory.canonicalize().ok().filter(|root| root.is_dir());
+        let root = root.ok_or("there is no directory of that name, or it can't be looked into")?;
+        let objects = LocalFileSystem::new_with_prefix(&root).map_err(|e| e.to_string())?;
+        let disk = Disk::new(Arc::new(MachineFiles), root);
+        Ok(LocalStore { objects: Arc::new(objects), disk: Arc::new(disk) })
+    }
+
     /// A store in the root of a file system of another kind, of which `objects` reads, lists and deletes the files.
     pub fn over(files: Arc<dyn FileSystem>, objects: Arc<dyn ObjectStore>) -> Self {
         LocalStore { objects, disk: Arc::new(Disk::new(files, PathBuf::from("/"))) }
