@@ -1,0 +1,151 @@
+//! A job in a process of its own, and the program that is asked about it. Every test has a folder for both, also for the job's
+//! socket, and so sees no other jobs.
+
+#![allow(dead_code, reason = "every test file uses a part of it")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use highwater::connectors::{Files, Generator};
+use highwater::{Options, Runner};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The options of the job, with blanks between them.
+const OPTIONS: &str = "HIGHWATER_TEST_OPTIONS";
+/// How many numbers it reads, and how many in a second; 0 for no limit.
+const LIMIT: &str = "HIGHWATER_TEST_LIMIT";
+const RATE: &str = "HIGHWATER_TEST_RATE";
+
+/// A test that waits longer than this has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs the job `numbers`: how many numbers of each class there are, and the numbers themselves. For a test that is one only in
+/// order to be called by others.
+pub fn run() {
+    #[derive(Parser)]
+    struct Alone {
+        #[command(flatten)]
+        options: Options,
+    }
+    let options = std::env::var(OPTIONS).expect("run by another test");
+    let words = std::iter::once("numbers").chain(options.split_whitespace());
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let job = Runner::new("numbers").options(Alone::parse_from(words).options);
+    let outcome = job.run(|graph| {
+        let mut numbers = Generator::new(|index| index).splits(2);
+        if let Some(limit) = number(LIMIT).filter(|limit| *limit > 0) {
+            numbers = numbers.limit(limit);
+        }
+        if let Some(rate) = number(RATE).filter(|rate| *rate > 0) {
+            numbers = numbers.rate(rate);
+        }
+        let numbers = graph.read::<u64>("numbers", numbers);
+        let classes = numbers.clone().key_by(|number| number % 100).count().uid("count");
+        classes.map(|(class, _)| class).write("classes", Files::text("out/classes"));
+        numbers.write("numbers-out", Files::text("out/numbers"));
+    });
+    outcome.unwrap();
+}
+
+/// A folder with a job in it.
+pub struct Place(TempDir);
+
+impl Place {
+    pub fn new() -> Self {
+        Place(tempfile::tempdir().unwrap())
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Where the job keeps its checkpoints.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.path().join(".highwater/numbers")
+    }
+
+    /// Starts the job with these options; it reads so many numbers, at that many a second.
+    pub fn start(&self, options: &str, limit: u64, rate: u64) -> Job {
+        let mut command = self.command(std::env::current_exe().unwrap());
+        command.args(["--exact", "job", "--include-ignored", "--nocapture"]);
+        command.env(OPTIONS, options).env(LIMIT, limit.to_string()).env(RATE, rate.to_string());
+        let said = std::fs::File::create(self.path().join("said")).unwrap();
+        Job(command.stdout(Stdio::null()).stderr(said).spawn().unwrap())
+    }
+
+    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(self.path()).env("XDG_RUNTIME_DIR", self.path()).stdin(Stdio::null());
+        for variable in
+            ["HIGHWATER_CHECKPOINTS", "HIGHWATER_WORKERS", "HIGHWATER_METRICS", "RUST_LOG"]
+        {
+            command.env_remove(variable);
+        }
+        command
+    }
+
+    /// Calls the program with this command line.
+    pub fn highwater(&self, line: &str) -> Said {
+        let mut command = self.command(env!("CARGO_BIN_EXE_highwater"));
+        let Output { status, stdout, stderr } =
+            command.args(line.split_whitespace()).output().unwrap();
+        let code = status.code().expect("it came to its end");
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Said { code, out: text(stdout), err: text(stderr) }
+    }
+
+    /// The same with `--json`, once `condition` holds of what it says.
+    #[allow(clippy::disallowed_methods, reason = "tests run in the real world")]
+    pub fn wait(&self, line: &str, condition: impl Fn(&Value) -> bool) -> Value {
+        let begin = Instant::now();
+        loop {
+            let said = self.highwater(&format!("{line} --json"));
+            if said.code == 0 {
+                let found = said.json();
+                if condition(&found) {
+                    return found;
+                }
+            }
+            assert!(begin.elapsed() < PATIENCE, "{line} says {said:?} only");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// What the program said.
+#[derive(Debug)]
+pub struct Said {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Said {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// A process that doesn't outlive its test.
+pub struct Job(pub Child);
+
+impl Job {
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([name, &self.0.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    pub fn finish(mut self) {
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
