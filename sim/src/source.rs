@@ -48,7 +48,7 @@ impl Source for SimSource {
             }
             splits.push(Split { id, rows: rows.clone(), offset, moved: false });
         }
-        Ok(Box::new(SimReader { splits, random, context }))
+        Ok(Box::new(SimReader { splits, random, context, polled: String::new() }))
     }
 }
 
@@ -63,6 +63,8 @@ struct SimReader {
     splits: Vec<Split>,
     random: Random,
     context: ReaderContext,
+    /// The split whose rows were polled last.
+    polled: String,
 }
 
 impl SimReader {
@@ -95,6 +97,7 @@ impl Reader for SimReader {
         }
         let at = self.random.below(going.len() as u64) as usize;
         let split = &mut going[at];
+        self.polled.clone_from(&split.id);
         let from = split.offset.position as usize;
         // A large state is soon there, and then changes little by little.
         let most = if from < split.rows.len() / 3 { (split.rows.len() / 8).max(8) } else { 8 };
@@ -106,6 +109,10 @@ impl Reader for SimReader {
         split.moved = true;
         let bytes = rows.len() * size_of::<Row>();
         Ok(Polled::Rows(Batch::new(rows), bytes))
+    }
+
+    fn split(&self) -> &str {
+        &self.polled
     }
 
     fn offsets(&mut self) -> Vec<(String, SplitOffset)> {

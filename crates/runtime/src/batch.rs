@@ -4,10 +4,14 @@
 //! inputs and outputs of any types, and the price is one virtual call a batch. Whoever takes the rows out knows
 //! their type from the plan. Between processes a batch travels as named MessagePack, which describes itself (timely's own
 //! encoding, bincode, can't carry flattened, untagged or dynamic serde types), and is decoded only when its rows are taken.
+//!
+//! Beside its rows a batch may carry the event time of each, so that an operator that knows nothing of time needn't care, and the
+//! split from which all of them were read.
 
 use std::any::Any;
 use std::cell::OnceCell;
 use std::fmt;
+use std::sync::Arc;
 
 use highwater_codec::hash_key;
 use serde::de::DeserializeOwned;
@@ -130,6 +134,10 @@ impl<K: Data, V: Data> RowsType for Keyed<K, V> {
 #[derive(Default)]
 pub struct Batch {
     repr: Repr,
+    /// The event time of each row; empty if rows have none.
+    times: Vec<i64>,
+    /// Where the rows were read.
+    split: Option<Arc<str>>,
     /// Filled when the batch is about to travel to another process.
     encoded: OnceCell<Vec<u8>>,
 }
@@ -162,7 +170,34 @@ impl Batch {
     }
 
     fn from(repr: Repr) -> Self {
-        Batch { repr, encoded: OnceCell::new() }
+        Batch { repr, times: Vec::new(), split: None, encoded: OnceCell::new() }
+    }
+
+    /// The same rows with their event times, in milliseconds since 1970; without, if there are none.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there isn't one time for each row.
+    #[must_use]
+    pub fn with_times(self, times: Vec<i64>) -> Self {
+        assert!(times.is_empty() || times.len() == self.len(), "each row has one time");
+        Batch { times, ..self }
+    }
+
+    /// The event time of each row; empty if rows have none.
+    pub fn times(&self) -> &[i64] {
+        &self.times
+    }
+
+    /// The same rows, all of which were read from this split.
+    #[must_use]
+    pub fn with_split(self, split: Option<Arc<str>>) -> Self {
+        Batch { split, ..self }
+    }
+
+    /// The split from which all rows were read, if that is known.
+    pub fn split_read(&self) -> Option<&Arc<str>> {
+        self.split.as_ref()
     }
 
     /// How many rows it has.
@@ -186,6 +221,20 @@ impl Batch {
             Repr::Split(parts) => Ok(parts),
             _ => Err(self),
         }
+    }
+
+    /// Takes the rows out, with their times.
+    ///
+    /// # Errors
+    ///
+    /// As [`take`](Self::take).
+    pub fn take_timed<R: RowsType + Default>(mut self) -> Result<(R, Vec<i64>), BoxError> {
+        if let Repr::Split(parts) = &mut self.repr {
+            assert_eq!(parts.len(), 1, "a batch for several workers was never dealt out");
+            return parts.remove(0).take_timed();
+        }
+        let times = std::mem::take(&mut self.times);
+        Ok((self.take()?, times))
     }
 
     /// Takes the rows out.
@@ -216,12 +265,14 @@ impl Batch {
 
 impl Clone for Batch {
     fn clone(&self) -> Self {
-        Batch::from(match &self.repr {
+        let repr = match &self.repr {
             Repr::Empty => Repr::Empty,
             Repr::Rows(rows) => Repr::Rows(rows.boxed_clone()),
             Repr::Split(parts) => Repr::Split(parts.clone()),
             Repr::Encoded { rows, bytes } => Repr::Encoded { rows: *rows, bytes: bytes.clone() },
-        })
+        };
+        let (times, split) = (self.times.clone(), self.split.clone());
+        Batch { repr, times, split, encoded: OnceCell::new() }
     }
 }
 
@@ -237,34 +288,50 @@ impl Accountable for Batch {
     }
 }
 
-/// On the wire: the number of rows, the length of their encoding, the encoding, zeros up to a multiple of 8 bytes.
+/// On the wire, in words of 8 bytes: the number of rows, the length of their encoding, how many times there are (as many or
+/// none), the length of the split's name (or none); then times, encoding and name, the latter two with zeros up to whole words.
 impl ContainerBytes for Batch {
     fn from_bytes(mut bytes: Bytes) -> Self {
         let word = |bytes: &mut Bytes| {
             let word = bytes.extract_to(8);
             u64::from_le_bytes(word[..].try_into().expect("8 bytes were taken")) as usize
         };
-        let rows = word(&mut bytes);
-        let length = word(&mut bytes);
-        let bytes = bytes.extract_to(length);
-        Batch::from(Repr::Encoded { rows, bytes })
+        let [rows, length, times, split] = std::array::from_fn(|_| word(&mut bytes));
+        let times = (0..times).map(|_| word(&mut bytes) as i64).collect();
+        let encoded = bytes.extract_to(length);
+        bytes.extract_to(padding(length));
+        let split = (split > 0).then(|| String::from_utf8_lossy(&bytes[..split]).into());
+        let repr = Repr::Encoded { rows, bytes: encoded };
+        Batch { repr, times, split, encoded: OnceCell::new() }
     }
 
     fn length_in_bytes(&self) -> usize {
-        16 + self.wire().len().next_multiple_of(8)
+        let split = self.split.as_deref().map_or(0, str::len).next_multiple_of(8);
+        32 + self.times.len() * 8 + self.wire().len().next_multiple_of(8) + split
     }
 
     fn into_bytes<W: std::io::Write>(&self, writer: &mut W) {
         let wire = self.wire();
-        let padding = wire.len().next_multiple_of(8) - wire.len();
+        let split = self.split.as_deref().unwrap_or_default().as_bytes();
         let mut write = |bytes: &[u8]| {
             writer.write_all(bytes).expect("timely made room for the announced length");
         };
-        write(&(self.len() as u64).to_le_bytes());
-        write(&(wire.len() as u64).to_le_bytes());
-        write(wire);
-        write(&[0; 8][..padding]);
+        for count in [self.len(), wire.len(), self.times.len(), split.len()] {
+            write(&(count as u64).to_le_bytes());
+        }
+        for time in &self.times {
+            write(&time.to_le_bytes());
+        }
+        for text in [wire, split] {
+            write(text);
+            write(&[0; 8][..padding(text.len())]);
+        }
     }
+}
+
+/// So many zeros come behind so many bytes.
+fn padding(length: usize) -> usize {
+    length.next_multiple_of(8) - length
 }
 
 impl Batch {
@@ -290,12 +357,14 @@ mod tests {
     fn rows_survive_the_wire() {
         let mut keyed = Keyed::default();
         keyed.push(hash_key(&7_u64).unwrap(), 7_u64, "seven".to_owned());
-        let batch = Batch::new(keyed);
+        let batch = Batch::new(keyed).with_times(vec![-5]).with_split(Some("a split".into()));
         let mut wire = Vec::new();
         batch.into_bytes(&mut wire);
         assert_eq!(wire.len(), batch.length_in_bytes());
         let arrived = Batch::from_bytes(timely::bytes::arc::BytesMut::from(wire).freeze());
         assert_eq!(arrived.len(), 1);
+        assert_eq!(arrived.times(), [-5]);
+        assert_eq!(arrived.split_read().map(|split| &**split), Some("a split"));
         let keyed: Keyed<u64, String> = arrived.take().unwrap();
         assert_eq!(keyed.rows, [(7, "seven".to_owned())]);
     }

@@ -123,6 +123,9 @@ pub trait Reader {
     /// Ends the attempt: says where the bad record is.
     fn poll(&mut self, epoch: Epoch) -> Result<Polled, BoxError>;
 
+    /// The split that the rows polled last come from, all of them. Event time goes by splits.
+    fn split(&self) -> &str;
+
     /// Splits that have moved since the last call; all that was polled counts as read.
     fn offsets(&mut self) -> Vec<(String, SplitOffset)>;
 }

@@ -22,6 +22,7 @@ mod recover;
 mod run;
 mod settings;
 mod time;
+pub mod watermark;
 
 pub use attempt::Control;
 pub use batch::{Batch, Data, Keyed, Rows, RowsType};

@@ -76,10 +76,15 @@ pub struct EpochEnd {
     pub epoch: Epoch,
     /// The engine's clock in the epoch, in milliseconds since 1970; never runs backwards, also across attempts.
     pub clock_ms: u64,
-    /// The event time up to which everything has been seen; none without event time.
+    /// The event time up to which everything has been seen at the end of the epoch, in milliseconds since 1970; none before
+    /// anything is known, and without event time. Never falls, also across attempts.
     pub watermark: Option<i64>,
+    /// The watermark at the end of the epoch before: a row of this epoch with a time below it is late.
+    pub late_below: Option<i64>,
     /// This is the last epoch of a trigger.
     pub trigger_ends: bool,
+    /// All sources are at their end, and there is no further epoch.
+    pub finished: bool,
 }
 
 /// Where an operator puts its output.
@@ -101,6 +106,11 @@ impl Outputs {
     /// Says that so many rows came after the watermark had passed them, for people.
     pub fn count_late(&mut self, rows: u64) {
         self.late += rows;
+    }
+
+    /// How many rows were accounted for as late.
+    pub fn late_rows(&self) -> u64 {
+        self.late
     }
 
     /// How many rows were emitted and not yet sent.
@@ -128,46 +138,46 @@ pub struct OperatorContext {
     pub env: Arc<dyn Env>,
 }
 
-/// Stateless operators, one behind the other without an exchange, run as one.
+/// A stage: an operator, and stateless ones behind it without an exchange, which run as one.
 pub(crate) struct Chain {
-    pub(crate) head: Box<dyn Operator>,
-    pub(crate) rest: Vec<Box<dyn Operator>>,
-    between: Outputs,
+    head: Link,
+    rest: Vec<Link>,
+}
+
+/// One operator of a stage. Its output 0 is the input of the next one, or output 0 of the stage if it is the last.
+pub(crate) struct Link {
+    pub(crate) operator: Box<dyn Operator>,
+    /// The output of the stage at which its output 1 is found, behind which the others follow.
+    pub(crate) side: usize,
 }
 
 impl Chain {
-    pub(crate) fn new(head: Box<dyn Operator>, rest: Vec<Box<dyn Operator>>) -> Self {
-        Chain { head, rest, between: Outputs::default() }
-    }
-
-    /// Hands what the head emitted through the rest of the chain.
-    fn forward(&mut self, epoch: Epoch, out: &mut Outputs) -> Result<(), BoxError> {
-        out.late += std::mem::take(&mut self.between.late);
-        run_through(&mut self.rest, &mut self.between, epoch, out)
+    pub(crate) fn new(head: Link, rest: Vec<Link>) -> Self {
+        Chain { head, rest }
     }
 }
 
-/// Hands batches at port 0 of `from` through `stages`, and what comes out of the last into `out`.
+/// Hands what an operator whose further outputs are at `side` has `emitted` through the operators behind it, into `out`.
 pub(crate) fn run_through(
-    stages: &mut [Box<dyn Operator>],
-    from: &mut Outputs,
+    behind: &mut [Link],
+    side: usize,
+    emitted: &mut Outputs,
     epoch: Epoch,
     out: &mut Outputs,
 ) -> Result<(), BoxError> {
-    let Some((last, inner)) = stages.split_last_mut() else {
-        out.batches.append(&mut from.batches);
-        return Ok(());
-    };
-    for (port, mut batch) in from.batches.drain(..) {
-        debug_assert_eq!(port, 0, "only the last of a chain has several outputs");
-        for stage in inner.iter_mut() {
-            let mut next = Outputs::default();
-            stage.receive(0, epoch, batch, &mut next)?;
-            debug_assert!(next.batches.len() <= 1, "a stateless operator emits one batch for one");
-            batch = next.batches.pop().map(|(_, batch)| batch).unwrap_or_default();
+    out.late += std::mem::take(&mut emitted.late);
+    for (port, batch) in emitted.batches.drain(..) {
+        if port > 0 {
+            out.batches.push((side + port - 1, batch));
+            continue;
         }
-        if !batch.is_empty() {
-            last.receive(0, epoch, batch, out)?;
+        match behind.split_first_mut() {
+            None => out.batches.push((0, batch)),
+            Some((next, behind)) => {
+                let mut between = Outputs::default();
+                next.operator.receive(0, epoch, batch, &mut between)?;
+                run_through(behind, next.side, &mut between, epoch, out)?;
+            }
         }
     }
     Ok(())
@@ -182,24 +192,26 @@ impl Operator for Chain {
         out: &mut Outputs,
     ) -> Result<(), BoxError> {
         if self.rest.is_empty() {
-            return self.head.receive(port, epoch, batch, out);
+            return self.head.operator.receive(port, epoch, batch, out);
         }
-        self.head.receive(port, epoch, batch, &mut self.between)?;
-        self.forward(epoch, out)
+        let mut between = Outputs::default();
+        self.head.operator.receive(port, epoch, batch, &mut between)?;
+        run_through(&mut self.rest, self.head.side, &mut between, epoch, out)
     }
 
     fn complete(&mut self, end: &EpochEnd, out: &mut Outputs) -> Result<Work, BoxError> {
-        let work = self.head.complete(end, &mut self.between)?;
-        self.forward(end.epoch, out)?;
+        let mut between = Outputs::default();
+        let work = self.head.operator.complete(end, &mut between)?;
+        run_through(&mut self.rest, self.head.side, &mut between, end.epoch, out)?;
         Ok(work)
     }
 
     fn tables(&mut self) -> Vec<&mut dyn StateTable> {
-        self.head.tables()
+        self.head.operator.tables()
     }
 
     fn restored(&mut self) {
-        self.head.restored();
+        self.head.operator.restored();
     }
 }
 
@@ -240,8 +252,11 @@ mod tests {
                 Ok(())
             }
         }
-        let mut alone = Chain::new(Box::new(Late), Vec::new());
-        let mut chain = Chain::new(Box::new(Late), vec![Box::new(Pass), Box::new(Pass)]);
+        fn link(operator: impl Operator + 'static) -> Link {
+            Link { operator: Box::new(operator), side: 1 }
+        }
+        let mut alone = Chain::new(link(Late), Vec::new());
+        let mut chain = Chain::new(link(Late), vec![link(Pass), link(Pass)]);
         for chain in [&mut alone, &mut chain] {
             let mut out = Outputs::default();
             for _ in 0..2 {

@@ -7,13 +7,15 @@
 //! 7. All workers build the same operators in the same order: a plan is immutable once checked, nodes are in the order in
 //!    which the job function made them, and nothing about a worker influences the graph.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
 
 use crate::connector::{Delivery, Sink, Source};
 use crate::operator::{Operator, OperatorContext, Wants};
+
+mod event_time;
 
 /// A node's number within its plan.
 pub type NodeId = usize;
@@ -66,6 +68,18 @@ pub enum Role {
     Sink(Arc<dyn Sink>),
 }
 
+/// What a node does with the event times of rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Times {
+    /// Its output has none.
+    #[default]
+    Dropped,
+    /// Its output has those of the input, if all of its inputs have some.
+    Kept,
+    /// Its output has its own.
+    Given,
+}
+
 /// A node of the plan.
 #[derive(Clone)]
 pub struct Node {
@@ -79,6 +93,10 @@ pub struct Node {
     pub inputs: Vec<Edge>,
     /// How many outputs it has.
     pub outputs: usize,
+    /// What becomes of the event times of its rows.
+    pub times: Times,
+    /// The output of the [`Watermarks`](crate::watermark::Watermarks) whose watermark it is told at the end of epochs.
+    pub watermark: Option<Port>,
     /// Where in the user's code it was made.
     pub at: &'static Location<'static>,
 }
@@ -114,6 +132,10 @@ pub struct PlanError {
 pub struct Plan {
     nodes: Vec<Node>,
     errors: Vec<PlanError>,
+    /// Nodes that give rows their times, and what makes a watermark of these.
+    generators: BTreeMap<NodeId, NodeId>,
+    /// What makes one watermark of several.
+    combined: BTreeMap<BTreeSet<NodeId>, NodeId>,
 }
 
 impl Plan {
@@ -134,8 +156,9 @@ impl Plan {
             .push(PlanError { at: format!("{}:{}", at.file(), at.line()), what: what.into() });
     }
 
-    /// Names a node.
+    /// Names a node. A node that gives rows their times lends its name to what makes the watermark, which is state.
     pub fn set_uid(&mut self, node: NodeId, uid: &str, at: &Location<'_>) {
+        let node = self.generators.get(&node).copied().unwrap_or(node);
         let what = self.nodes[node].name;
         if !self.nodes[node].is_stateful() {
             self.error(
@@ -225,6 +248,16 @@ pub struct Checked(Plan);
 pub struct Stage {
     /// The nodes, in the order in which rows pass them.
     pub nodes: Vec<NodeId>,
+    /// All outputs: those of the last node, then those of the others but the first, which the next node reads.
+    pub outputs: Vec<Port>,
+}
+
+impl Stage {
+    /// Where among the outputs a node's output 1 is; its further ones follow.
+    pub fn side_of(&self, node: NodeId) -> usize {
+        let side = Port { node, output: 1 };
+        self.outputs.iter().position(|port| *port == side).unwrap_or(self.outputs.len())
+    }
 }
 
 impl Checked {
@@ -259,8 +292,8 @@ impl Checked {
                 (Role::Operator { wants, .. }, [edge])
                     if *wants == Wants::default()
                         && edge.exchange == Exchange::Pipeline
-                        && readers[&edge.from] == 1
-                        && nodes[edge.from.node].outputs == 1 =>
+                        && edge.from.output == 0
+                        && readers[&edge.from] == 1 =>
                 {
                     Some(stage_of[&edge.from.node])
                 }
@@ -270,9 +303,16 @@ impl Checked {
             if fused.is_some() {
                 stages[stage].nodes.push(id);
             } else {
-                stages.push(Stage { nodes: vec![id] });
+                stages.push(Stage { nodes: vec![id], outputs: Vec::new() });
             }
             stage_of.insert(id, stage);
+        }
+        for Stage { nodes: fused, outputs } in &mut stages {
+            let Some((last, inner)) = fused.split_last() else { continue };
+            let of = |node: NodeId, from| {
+                (from..nodes[node].outputs).map(move |output| Port { node, output })
+            };
+            *outputs = of(*last, 0).chain(inner.iter().flat_map(|node| of(*node, 1))).collect();
         }
         stages
     }

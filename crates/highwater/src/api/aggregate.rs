@@ -54,3 +54,38 @@ pub trait Aggregate: Send + Sync + 'static {
     /// What the values added so far come to.
     fn result(&self, acc: &Self::Acc) -> Self::Out;
 }
+
+/// An aggregate whose accumulators can be joined: what windows need that overlap or grow together.
+///
+/// ```
+/// use highwater::{Aggregate, MergeAggregate};
+///
+/// struct Average;
+///
+/// impl Aggregate for Average {
+///     type In = f64;
+///     type Acc = (u64, f64);
+///     type Out = f64;
+///     fn create(&self) -> (u64, f64) {
+///         (0, 0.0)
+///     }
+///     fn add(&self, (count, sum): &mut (u64, f64), value: f64) {
+///         *count += 1;
+///         *sum += value;
+///     }
+///     fn result(&self, (count, sum): &(u64, f64)) -> f64 {
+///         sum / *count as f64
+///     }
+/// }
+///
+/// impl MergeAggregate for Average {
+///     fn merge(&self, (count, sum): &mut (u64, f64), other: (u64, f64)) {
+///         *count += other.0;
+///         *sum += other.1;
+///     }
+/// }
+/// ```
+pub trait MergeAggregate: Aggregate {
+    /// Adds everything that `other` has taken, which came after what `acc` has.
+    fn merge(&self, acc: &mut Self::Acc, other: Self::Acc);
+}

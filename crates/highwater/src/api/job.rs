@@ -1,12 +1,12 @@
 //! The handle that a job function builds its plan with.
 
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::fmt;
 use std::panic::Location;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use highwater_runtime::plan::{Edge, Exchange, Node, NodeId, Port, Role};
+use highwater_runtime::plan::{Edge, Exchange, Node, NodeId, Port, Role, Times};
 use highwater_runtime::{Data, Operator, OperatorContext, Plan, Wants};
 
 use super::Stream;
@@ -59,6 +59,8 @@ impl Job {
             role: Role::Source(source.into_source()),
             inputs: Vec::new(),
             outputs: 1,
+            times: Times::Dropped,
+            watermark: None,
             at,
         });
         self.set_uid(node, uid, at);
@@ -85,6 +87,8 @@ impl Job {
             },
             inputs: spec.inputs,
             outputs: spec.outputs,
+            times: spec.times,
+            watermark: spec.watermark,
             at: spec.at,
         })
     }
@@ -92,6 +96,11 @@ impl Job {
     /// Names a node, or notes why it can't have that name.
     pub(crate) fn set_uid(&self, node: NodeId, uid: &str, at: &Location<'_>) {
         self.plan.borrow_mut().set_uid(node, uid, at);
+    }
+
+    /// The plan, to be asked or added to.
+    pub(crate) fn plan(&self) -> RefMut<'_, Plan> {
+        self.plan.borrow_mut()
     }
 
     /// Notes an error of the plan.
@@ -121,18 +130,23 @@ pub(crate) struct Spec {
     pub(crate) outputs: usize,
     /// What it needs from the runtime.
     pub(crate) wants: Wants,
+    /// What becomes of the event times of rows.
+    pub(crate) times: Times,
+    /// Whose watermark it is told.
+    pub(crate) watermark: Option<Port>,
     /// Where in the user's code it was made.
     pub(crate) at: &'static Location<'static>,
 }
 
 impl Spec {
-    /// A stateless operator with one input and one output.
+    /// A stateless operator with one input and one output, which has the times of its input.
     pub(crate) fn stateless(
         name: &'static str,
         input: Edge,
         at: &'static Location<'static>,
     ) -> Self {
-        Spec { name, inputs: vec![input], outputs: 1, wants: Wants::default(), at }
+        let (inputs, wants, times) = (vec![input], Wants::default(), Times::Kept);
+        Spec { name, inputs, outputs: 1, wants, times, watermark: None, at }
     }
 }
 

@@ -7,6 +7,7 @@ use highwater_codec::hash_key;
 use highwater_runtime::{Batch, BoxError, Data, Epoch, Keyed, Operator, OperatorContext, Outputs};
 use highwater_state::KeyGroups;
 
+use super::ordered::Timed;
 use super::stateless::emit;
 
 /// Splits each row into key and value, and deals them out: one part of each batch for each worker.
@@ -36,8 +37,10 @@ where
         batch: Batch,
         out: &mut Outputs,
     ) -> Result<(), BoxError> {
-        let rows = batch.take::<Vec<T>>()?.into_iter().map(&mut self.split);
-        let mut parts = self.dealer.deal(rows)?.into_iter().map(Batch::new);
+        let (rows, times) = batch.take_timed::<Vec<T>>()?;
+        let rows = rows.into_iter().map(&mut self.split);
+        let parts = self.dealer.deal(rows, times)?.into_iter();
+        let mut parts = parts.map(|(rows, times)| Batch::new(rows).with_times(times));
         let batch = match (self.dealer.workers, parts.next()) {
             // One worker has nothing to deal out, and a plain batch is what its reader gets.
             (1, Some(part)) => part,
@@ -64,7 +67,7 @@ impl Dealer {
         }
     }
 
-    /// One part for each worker. Every row is hashed once and moved once.
+    /// One part for each worker, with its times if there are any. Every row is hashed once and moved once.
     ///
     /// # Errors
     ///
@@ -72,23 +75,28 @@ impl Dealer {
     pub(super) fn deal<K: Data, V: Data>(
         &self,
         rows: impl ExactSizeIterator<Item = (K, V)>,
-    ) -> Result<Vec<Keyed<K, V>>, BoxError> {
+        times: Vec<i64>,
+    ) -> Result<Vec<Timed<K, V>>, BoxError> {
         if self.workers == 1 {
             let mut all = Keyed::with_capacity(rows.len());
             for (key, value) in rows {
                 all.push(hash_key(&key)?, key, value);
             }
-            return Ok(vec![all]);
+            return Ok(vec![(all, times)]);
         }
         // A fair share and a quarter: with thousands of rows spread by a hash, parts hardly ever grow.
         let share = rows.len() / self.workers;
         let capacity = share + share / 4 + 8;
-        let mut parts: Vec<Keyed<K, V>> =
-            (0..self.workers).map(|_| Keyed::with_capacity(capacity.min(rows.len()))).collect();
+        let capacity = capacity.min(rows.len());
+        let part = |_| (Keyed::with_capacity(capacity), Vec::new());
+        let mut parts: Vec<Timed<K, V>> = (0..self.workers).map(part).collect();
+        let mut times = times.into_iter();
         for (key, value) in rows {
             let hash = hash_key(&key)?;
             let owner = self.owners[self.key_groups.of(hash) as usize];
-            parts[owner as usize].push(hash, key, value);
+            let (rows, part_times) = &mut parts[owner as usize];
+            rows.push(hash, key, value);
+            part_times.extend(times.next());
         }
         Ok(parts)
     }

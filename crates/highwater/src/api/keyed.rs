@@ -7,7 +7,7 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use highwater_runtime::plan::{Edge, Exchange, Port};
+use highwater_runtime::plan::{Edge, Exchange, Port, Times};
 use highwater_runtime::{Data, Operator, OperatorContext, Wants};
 
 use super::job::{Job, Spec};
@@ -28,8 +28,8 @@ use super::{Aggregate, Key, Process, Processed, Running, StateHandle, States, St
 ///
 /// State of a key is kept for ever, unless a function removes it.
 pub struct KeyedStream<K, V> {
-    job: Job,
-    port: Port,
+    pub(super) job: Job,
+    pub(super) port: Port,
     rows: PhantomData<fn() -> (K, V)>,
 }
 
@@ -48,7 +48,9 @@ impl<K: Key, V: Data> KeyedStream<K, V> {
         make: impl Fn(&OperatorContext) -> O + Send + Sync + 'static,
     ) -> Stream<U> {
         let inputs = vec![Edge { from: self.port, exchange: Exchange::Keyed }];
-        let node = self.job.operator(Spec { name, inputs, outputs: 1, wants, at }, make);
+        let (times, watermark) = (Times::Dropped, None);
+        let spec = Spec { name, inputs, outputs: 1, wants, times, watermark, at };
+        let node = self.job.operator(spec, make);
         Stream::new(self.job.clone(), node, 0)
     }
 

@@ -10,7 +10,8 @@
 //!                ▼                                           │
 //!             KeyedStream<K, V> ─count, fold, aggregate ...──┤  running aggregates: one row per changed key and epoch
 //!                               ─update_state_by_key ────────┤  one row per key and trigger
-//!                               ─map_with_state, process ────┘  rows as the function emits them
+//!                               ─map_with_state, process ────┤  rows as the function emits them
+//!                             ─window ─count, fold ... ────┘  one row per key and window
 //! ```
 //!
 //! Stateless operators work on whole batches with the user's closure compiled in, and the runtime runs a chain of them as one;
@@ -20,10 +21,12 @@
 mod aggregate;
 mod changed;
 mod distinct;
+mod due;
 mod job;
 mod key_by;
 mod keyed;
 mod map_with_state;
+mod ordered;
 mod process;
 mod running;
 mod stateless;
@@ -33,11 +36,13 @@ mod stream;
 mod test_support;
 #[cfg(test)]
 mod tests;
+pub mod time;
 mod update_state;
+mod window;
 
 use std::hash::Hash;
 
-pub use aggregate::Aggregate;
+pub use aggregate::{Aggregate, MergeAggregate};
 pub use highwater_runtime::{BoxError, Data};
 pub use job::Job;
 pub use keyed::KeyedStream;
@@ -46,6 +51,10 @@ pub use process::{Context, List, Map, Process, Processed, States, Value};
 pub use running::Running;
 pub use stateless::Side;
 pub use stream::Stream;
+pub use time::{Timestamp, Watermark};
+pub use window::{
+    Cumulating, Session, Sliding, Tumbling, WindowKind, WindowResult, Windowed, WindowedStream,
+};
 
 /// What a key may be: any [`Data`] that can be compared and hashed.
 ///

@@ -1,5 +1,7 @@
 //! The operators without state: each takes a batch and answers at once.
 //!
+//! Records keep their event times and the split they were read from, if they have any.
+//!
 //! The user's closure is a type parameter, so a batch costs one virtual call and a row none. The runtime chains these
 //! operators, which is why each emits at most one batch for one at each of its outputs.
 
@@ -17,7 +19,7 @@ pub enum Side<A, B> {
     Side(B),
 }
 
-/// Rows in, rows out.
+/// Rows in, rows out: `run` gets rows and their times, which are none or as many, and leaves them so.
 pub(super) struct Each<T, F> {
     run: F,
     rows: PhantomData<fn(T)>,
@@ -29,7 +31,12 @@ impl<T, F> Each<T, F> {
     }
 }
 
-impl<T: Data, U: Data, F: FnMut(Vec<T>) -> Result<Vec<U>, BoxError>> Operator for Each<T, F> {
+impl<T, U, F> Operator for Each<T, F>
+where
+    T: Data,
+    U: Data,
+    F: FnMut(Vec<T>, &mut Vec<i64>) -> Result<Vec<U>, BoxError>,
+{
     fn receive(
         &mut self,
         _: usize,
@@ -37,7 +44,10 @@ impl<T: Data, U: Data, F: FnMut(Vec<T>) -> Result<Vec<U>, BoxError>> Operator fo
         batch: Batch,
         out: &mut Outputs,
     ) -> Result<(), BoxError> {
-        emit(out, 0, Batch::new((self.run)(batch.take()?)?));
+        let split = batch.split_read().cloned();
+        let (rows, mut times) = batch.take_timed()?;
+        let rows = (self.run)(rows, &mut times)?;
+        emit(out, 0, Batch::new(rows).with_times(times).with_split(split));
         Ok(())
     }
 }
@@ -62,20 +72,69 @@ impl<T: Data, A: Data, B: Data, F: Fn(T) -> Side<A, B>> Operator for Split<T, F>
         batch: Batch,
         out: &mut Outputs,
     ) -> Result<(), BoxError> {
-        let rows: Vec<T> = batch.take()?;
+        let split = batch.split_read().cloned();
+        let (rows, times) = batch.take_timed::<Vec<T>>()?;
+        let mut times = times.into_iter();
         // Nearly all rows go one way in most splits; only that side is worth room beforehand.
         let mut main = Vec::with_capacity(rows.len());
         let mut side = Vec::new();
+        let (mut main_times, mut side_times) = (Vec::new(), Vec::new());
         for row in rows {
+            let time = times.next();
             match (self.run)(row) {
-                Side::Main(row) => main.push(row),
-                Side::Side(row) => side.push(row),
+                Side::Main(row) => {
+                    main.push(row);
+                    main_times.extend(time);
+                }
+                Side::Side(row) => {
+                    side.push(row);
+                    side_times.extend(time);
+                }
             }
         }
-        emit(out, 0, Batch::new(main));
-        emit(out, 1, Batch::new(side));
+        emit(out, 0, Batch::new(main).with_times(main_times).with_split(split.clone()));
+        emit(out, 1, Batch::new(side).with_times(side_times).with_split(split));
         Ok(())
     }
+}
+
+/// Keeps the rows, and their times, for which `keep` answers true.
+pub(super) fn retain<T>(rows: &mut Vec<T>, times: &mut Vec<i64>, keep: impl Fn(&T) -> bool) {
+    if times.is_empty() {
+        rows.retain(keep);
+        return;
+    }
+    let (mut at, mut kept) = (0, 0);
+    rows.retain(|row| {
+        let keeps = keep(row);
+        if keeps {
+            times[kept] = times[at];
+            kept += 1;
+        }
+        at += 1;
+        keeps
+    });
+    times.truncate(kept);
+}
+
+/// Makes any number of rows of each; every one has the time of the row that it was made of.
+pub(super) fn make_each<T, U, I: IntoIterator<Item = U>>(
+    rows: Vec<T>,
+    times: &mut Vec<i64>,
+    make: impl Fn(T) -> I,
+) -> Vec<U> {
+    let mut made = Vec::with_capacity(rows.len());
+    if times.is_empty() {
+        rows.into_iter().for_each(|row| made.extend(make(row)));
+        return made;
+    }
+    let mut made_times = Vec::with_capacity(rows.len());
+    for (row, time) in rows.into_iter().zip(times.iter()) {
+        made.extend(make(row));
+        made_times.resize(made.len(), *time);
+    }
+    *times = made_times;
+    made
 }
 
 /// Hands on what it gets, from any of its inputs, unread.

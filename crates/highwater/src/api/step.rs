@@ -1,11 +1,11 @@
-//! What running aggregates have in common, and what each of them does with a value.
+//! What aggregates have in common, running ones and those of windows, and what each of them does with a value.
 
 use std::ops::Add;
 
 use highwater_runtime::Data;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::Aggregate;
+use super::{Aggregate, MergeAggregate};
 
 /// A running aggregate, as its operator sees it. Unlike an [`Aggregate`] it may have no accumulator of no values.
 pub(super) trait Step<V>: Send + Sync + 'static {
@@ -19,6 +19,12 @@ pub(super) trait Step<V>: Send + Sync + 'static {
     fn add(&self, acc: &mut Self::Acc, value: V);
     /// What the values so far come to.
     fn out(&self, acc: &Self::Acc) -> Self::Out;
+}
+
+/// An aggregate whose accumulators can be joined.
+pub(super) trait Merge<V>: Step<V> {
+    /// Adds an accumulator of other values.
+    fn merge(&self, acc: &mut Self::Acc, other: Self::Acc);
 }
 
 /// Counts.
@@ -158,5 +164,89 @@ impl<G: Aggregate> Step<G::In> for ByAggregate<G> {
     }
     fn out(&self, acc: &G::Acc) -> G::Out {
         self.0.result(acc)
+    }
+}
+
+impl<V: Data> Merge<V> for Count {
+    fn merge(&self, acc: &mut u64, other: u64) {
+        *acc += other;
+    }
+}
+
+impl<V, N, F> Merge<V> for Sum<F>
+where
+    V: Data,
+    N: Data + Default + Add<Output = N>,
+    F: Fn(V) -> N + Send + Sync + 'static,
+{
+    fn merge(&self, acc: &mut N, other: N) {
+        *acc = std::mem::take(acc) + other;
+    }
+}
+
+impl<V: Data, F: Fn(&V, &V) -> bool + Send + Sync + 'static> Merge<V> for Best<F> {
+    fn merge(&self, acc: &mut V, other: V) {
+        self.add(acc, other);
+    }
+}
+
+impl<V: Data, F: Fn(V, V) -> V + Send + Sync + 'static> Merge<V> for Reduce<F> {
+    fn merge(&self, acc: &mut Held<V>, other: Held<V>) {
+        self.add(acc, other.0.expect(HELD));
+    }
+}
+
+impl<G: MergeAggregate> Merge<G::In> for ByAggregate<G> {
+    fn merge(&self, acc: &mut G::Acc, other: G::Acc) {
+        self.0.merge(acc, other);
+    }
+}
+
+/// An aggregate, and how accumulators of it are joined.
+pub(super) struct Merged<S, M> {
+    pub(super) step: S,
+    pub(super) merge: M,
+}
+
+impl<V, S: Step<V>, M: Send + Sync + 'static> Step<V> for Merged<S, M> {
+    type Acc = S::Acc;
+    type Out = S::Out;
+    fn first(&self, value: V) -> S::Acc {
+        self.step.first(value)
+    }
+    fn add(&self, acc: &mut S::Acc, value: V) {
+        self.step.add(acc, value);
+    }
+    fn out(&self, acc: &S::Acc) -> S::Out {
+        self.step.out(acc)
+    }
+}
+
+impl<V, S: Step<V>, M: Fn(&mut S::Acc, S::Acc) + Send + Sync + 'static> Merge<V> for Merged<S, M> {
+    fn merge(&self, acc: &mut S::Acc, other: S::Acc) {
+        (self.merge)(acc, other);
+    }
+}
+
+/// Keeps every value.
+pub(super) struct Collected;
+
+impl<V: Data> Step<V> for Collected {
+    type Acc = Vec<V>;
+    type Out = Vec<V>;
+    fn first(&self, value: V) -> Vec<V> {
+        vec![value]
+    }
+    fn add(&self, acc: &mut Vec<V>, value: V) {
+        acc.push(value);
+    }
+    fn out(&self, acc: &Vec<V>) -> Vec<V> {
+        acc.clone()
+    }
+}
+
+impl<V: Data> Merge<V> for Collected {
+    fn merge(&self, acc: &mut Vec<V>, mut other: Vec<V>) {
+        acc.append(&mut other);
     }
 }

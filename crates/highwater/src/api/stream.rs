@@ -5,13 +5,14 @@ use std::marker::PhantomData;
 use std::panic::Location;
 use std::sync::Arc;
 
-use highwater_runtime::plan::{Edge, Exchange, Node, NodeId, Port, Role};
+use highwater_runtime::plan::{Edge, Exchange, Node, NodeId, Port, Role, Times};
 use highwater_runtime::{BoxError, Data, Wants};
 
 use super::distinct::Distinct;
 use super::job::{Job, Spec, pipeline};
 use super::key_by::KeyBy;
-use super::stateless::{Each, Forward, Split};
+use super::stateless::{Each, Forward, Split, make_each, retain};
+use super::time::{Stamp, Timestamp, Watermark};
 use super::{Key, KeyedStream, Side};
 use crate::connectors::IntoSink;
 
@@ -35,7 +36,6 @@ impl<T> Stream<T> {
     }
 
     /// Where in the plan it comes from.
-    #[cfg(test)]
     pub(super) fn port(&self) -> Port {
         self.port
     }
@@ -67,7 +67,7 @@ impl<T: Data> Stream<T> {
     #[track_caller]
     pub fn map<U: Data>(&self, f: impl Fn(T) -> U + Send + Sync + 'static) -> Stream<U> {
         let f = Arc::new(f);
-        let run = move |rows: Vec<T>| Ok(rows.into_iter().map(|row| f(row)).collect());
+        let run = move |rows: Vec<T>, _: &mut _| Ok(rows.into_iter().map(|row| f(row)).collect());
         self.each("map", Location::caller(), run)
     }
 
@@ -93,8 +93,9 @@ impl<T: Data> Stream<T> {
         f: impl Fn(T) -> Result<U, E> + Send + Sync + 'static,
     ) -> Stream<U> {
         let f = Arc::new(f);
-        let run =
-            move |rows: Vec<T>| rows.into_iter().map(|row| f(row).map_err(Into::into)).collect();
+        let run = move |rows: Vec<T>, _: &mut _| {
+            rows.into_iter().map(|row| f(row).map_err(Into::into)).collect()
+        };
         self.each("try_map", Location::caller(), run)
     }
 
@@ -102,8 +103,8 @@ impl<T: Data> Stream<T> {
     #[track_caller]
     pub fn filter(&self, keep: impl Fn(&T) -> bool + Send + Sync + 'static) -> Stream<T> {
         let keep = Arc::new(keep);
-        let run = move |mut rows: Vec<T>| {
-            rows.retain(|row| keep(row));
+        let run = move |mut rows: Vec<T>, times: &mut _| {
+            retain(&mut rows, times, |row| keep(row));
             Ok(rows)
         };
         self.each("filter", Location::caller(), run)
@@ -116,7 +117,7 @@ impl<T: Data> Stream<T> {
         f: impl Fn(T) -> Option<U> + Send + Sync + 'static,
     ) -> Stream<U> {
         let f = Arc::new(f);
-        let run = move |rows: Vec<T>| Ok(rows.into_iter().filter_map(|row| f(row)).collect());
+        let run = move |rows: Vec<T>, times: &mut _| Ok(make_each(rows, times, |row| f(row)));
         self.each("filter_map", Location::caller(), run)
     }
 
@@ -141,13 +142,7 @@ impl<T: Data> Stream<T> {
         f: impl Fn(T) -> I + Send + Sync + 'static,
     ) -> Stream<U> {
         let f = Arc::new(f);
-        let run = move |rows: Vec<T>| {
-            let mut all = Vec::with_capacity(rows.len());
-            for row in rows {
-                all.extend(f(row));
-            }
-            Ok(all)
-        };
+        let run = move |rows: Vec<T>, times: &mut _| Ok(make_each(rows, times, |row| f(row)));
         self.each("flat_map", Location::caller(), run)
     }
 
@@ -157,7 +152,7 @@ impl<T: Data> Stream<T> {
     #[track_caller]
     pub fn inspect(&self, look: impl Fn(&T) + Send + Sync + 'static) -> Stream<T> {
         let look = Arc::new(look);
-        let run = move |rows: Vec<T>| {
+        let run = move |rows: Vec<T>, _: &mut _| {
             rows.iter().for_each(|row| look(row));
             Ok(rows)
         };
@@ -305,6 +300,50 @@ impl<T: Data> Stream<T> {
         keyed.operator("distinct", Wants { state: true, epochs: false }, at, Distinct::<T>::new)
     }
 
+    /// Gives every record the time at which it happened, and says how far event time is: see [`Watermark`].
+    ///
+    /// Windows and timers behind it go by these times. They travel with records through stateless operators (which may make anything
+    /// else of a record) and [`key_by`](Self::key_by). The watermark is made for each split of the sources, if records come here as
+    /// they were read, and is the least of these; behind operators with state, for all records together. An operator behind
+    /// several such streams goes by the least of their watermarks. At the end of all sources event time goes to its end.
+    ///
+    /// The watermark is state, and may be given a [`uid`](Self::uid).
+    ///
+    /// ```
+    /// use highwater::testing::{self, Collect};
+    /// use highwater::time::{Watermark, secs};
+    ///
+    /// let run = testing::run(2, |job| {
+    ///     // (sensor, time in ms, value)
+    ///     let readings = job.read("in", vec![(1u64, 1_000i64, 7.0), (1, 500, 8.0), (2, 700, 9.0)]);
+    ///     let readings = readings.event_time(|reading| reading.1, Watermark::bounded(secs(1)));
+    ///     readings.uid("time").write("out", Collect);
+    /// })?;
+    /// assert_eq!(run.committed::<(u64, i64, f64)>("out").len(), 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn event_time<S: Into<Timestamp>>(
+        &self,
+        at: impl Fn(&T) -> S + Send + Sync + 'static,
+        watermark: Watermark<T>,
+    ) -> Stream<T> {
+        let place = Location::caller();
+        let at = Arc::new(move |row: &T| at(row).into());
+        let by_split = self.job.plan().read_from(self.port).is_some();
+        let silence = watermark.silence();
+        let spec = Spec {
+            outputs: 2,
+            times: Times::Given,
+            ..Spec::stateless("event_time", pipeline(self.port), place)
+        };
+        let node = self.job.operator(spec, move |context| {
+            Stamp::new(context, at.clone(), watermark.clone(), by_split)
+        });
+        self.job.plan().add_watermark(node, silence, place);
+        Stream::new(self.job.clone(), node, 0)
+    }
+
     /// Writes the records to `sink`.
     ///
     /// `uid` names the sink in checkpoints: what was staged but not yet published is found again under this name. A uid
@@ -318,6 +357,8 @@ impl<T: Data> Stream<T> {
             role: Role::Sink(sink.into_sink()),
             inputs: vec![pipeline(self.port)],
             outputs: 0,
+            times: Times::Dropped,
+            watermark: None,
             at,
         });
         self.job.set_uid(node, uid, at);
@@ -327,7 +368,7 @@ impl<T: Data> Stream<T> {
         &self,
         name: &'static str,
         at: &'static Location<'static>,
-        run: impl Fn(Vec<T>) -> Result<Vec<U>, BoxError> + Clone + Send + Sync + 'static,
+        run: impl Fn(Vec<T>, &mut Vec<i64>) -> Result<Vec<U>, BoxError> + Clone + Send + Sync + 'static,
     ) -> Stream<U> {
         let spec = Spec::stateless(name, pipeline(self.port), at);
         let node = self.job.operator(spec, move |_| Each::new(run.clone()));
@@ -366,7 +407,8 @@ impl<T: Data> Stream<T> {
                 self.job.error(at, "these streams belong to two different jobs");
             }
         }
-        let spec = Spec { name, inputs, outputs: 1, wants: Wants::default(), at };
+        let (wants, times) = (Wants::default(), Times::Kept);
+        let spec = Spec { name, inputs, outputs: 1, wants, times, watermark: None, at };
         let node = self.job.operator(spec, |_| Forward);
         Stream::new(self.job.clone(), node, 0)
     }

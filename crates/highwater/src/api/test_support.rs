@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use highwater_codec::hash_key;
 use highwater_env::{Env, RealEnv};
-use highwater_runtime::plan::{MakeOperator, Node, Role};
+use highwater_runtime::plan::{MakeOperator, Node, Role, Times};
 use highwater_runtime::{
     Batch, Data, Epoch, EpochEnd, Keyed, Operator, OperatorContext, Outputs, Plan, RowsType, Wants,
     Work,
@@ -67,7 +67,8 @@ pub(super) fn context(worker: usize, workers: usize) -> OperatorContext {
 #[track_caller]
 fn input<T>(job: &Job) -> Stream<T> {
     let (at, wants) = (Location::caller(), Wants::default());
-    let spec = Spec { name: "input", inputs: Vec::new(), outputs: 1, wants, at };
+    let (times, watermark) = (Times::Dropped, None);
+    let spec = Spec { name: "input", inputs: Vec::new(), outputs: 1, wants, times, watermark, at };
     let node = job.operator(spec, |_| Forward);
     Stream::new(job.clone(), node, 0)
 }
@@ -123,7 +124,15 @@ pub(super) struct Rig {
     interval: u32,
     /// The next epoch that can complete.
     epoch: u32,
+    /// At the end of the last epoch that completed, and of the last checkpoint.
+    watermark: Option<i64>,
+    committed_watermark: Option<i64>,
+    /// At the end of the next one.
+    next_watermark: Option<i64>,
+    clock_ms: u64,
     objects: Vec<Object>,
+    /// How many rows were too late.
+    late: u64,
 }
 
 impl Rig {
@@ -141,8 +150,19 @@ impl Rig {
         let Role::Operator { wants, .. } = node.role else { panic!("it is an operator") };
         assert!(wants.state, "it has state");
         let make = make_of(node);
-        let mut rig =
-            Rig { make, wants, workers: Vec::new(), interval: 0, epoch: 0, objects: Vec::new() };
+        let mut rig = Rig {
+            make,
+            wants,
+            workers: Vec::new(),
+            interval: 0,
+            epoch: 0,
+            watermark: None,
+            committed_watermark: None,
+            next_watermark: None,
+            clock_ms: 0,
+            objects: Vec::new(),
+            late: 0,
+        };
         rig.crash(workers);
         rig
     }
@@ -158,20 +178,35 @@ impl Rig {
         ahead: u32,
         records: Vec<(K, V)>,
     ) -> Vec<O> {
+        self.feed_timed(ahead, records, Vec::new())
+    }
+
+    /// As [`feed`](Self::feed), with event times.
+    pub(super) fn feed_timed<K: Key, V: Data, O: Data>(
+        &mut self,
+        ahead: u32,
+        records: Vec<(K, V)>,
+        times: Vec<i64>,
+    ) -> Vec<O> {
         let epoch = self.epoch(ahead);
         let workers = self.workers.len();
         let owners = KeyGroups::new(KEY_GROUPS).owners(workers);
-        let mut parts: Vec<Keyed<K, V>> = (0..workers).map(|_| Keyed::default()).collect();
+        let mut parts: Vec<(Keyed<K, V>, Vec<i64>)> =
+            (0..workers).map(|_| Default::default()).collect();
+        let mut times = times.into_iter();
         for (key, value) in records {
             let hash = hash_key(&key).unwrap();
             let group = KeyGroups::new(KEY_GROUPS).of(hash);
-            parts[owners[group as usize] as usize].push(hash, key, value);
+            let part = &mut parts[owners[group as usize] as usize];
+            part.0.push(hash, key, value);
+            part.1.extend(times.next());
         }
         let ((), batches) = emitted(|out| {
-            for (worker, part) in self.workers.iter_mut().zip(parts) {
+            for (worker, (part, times)) in self.workers.iter_mut().zip(parts) {
                 // As if it came from another process.
                 let part = Keyed::decode(&highwater_runtime::Rows::encode(&part).unwrap()).unwrap();
-                worker.receive(0, epoch, Batch::new::<Keyed<K, V>>(part), out).unwrap();
+                let batch = Batch::new::<Keyed<K, V>>(part).with_times(times);
+                worker.receive(0, epoch, batch, out).unwrap();
             }
         });
         rows(batches)
@@ -179,25 +214,64 @@ impl Rig {
 
     /// The next epoch is complete.
     pub(super) fn complete<O: Data>(&mut self, trigger_ends: bool) -> Vec<O> {
+        rows(self.complete_epoch(trigger_ends))
+    }
+
+    /// The next epoch is complete, and with it event time has come so far. Answers what the operator emits at its first output.
+    pub(super) fn complete_at<O: Data>(&mut self, watermark: i64, clock_ms: u64) -> Vec<O> {
+        self.advance(watermark, clock_ms);
+        let emitted = self.complete_epoch(false).into_iter();
+        rows(emitted.filter(|(port, _)| *port == 0).collect())
+    }
+
+    /// Event time has come so far when the job begins.
+    pub(super) fn begin_at(&mut self, watermark: i64) {
+        let watermark = Some(watermark);
+        (self.watermark, self.committed_watermark, self.next_watermark) =
+            (watermark, watermark, watermark);
+    }
+
+    /// What time will be at the end of the next epoch.
+    fn advance(&mut self, watermark: i64, clock_ms: u64) {
+        (self.next_watermark, self.clock_ms) = (Some(watermark), clock_ms);
+    }
+
+    /// How many rows were said to be too late.
+    pub(super) fn late(&self) -> u64 {
+        self.late
+    }
+
+    fn complete_epoch(&mut self, trigger_ends: bool) -> Vec<(usize, Batch)> {
         let epoch = self.epoch(0);
         self.epoch += 1;
-        let end = EpochEnd { epoch, clock_ms: 0, watermark: None, trigger_ends };
+        let end = EpochEnd {
+            epoch,
+            clock_ms: self.clock_ms,
+            watermark: self.next_watermark,
+            late_below: self.watermark,
+            trigger_ends,
+            finished: false,
+        };
+        self.watermark = self.next_watermark;
         if !self.wants.epochs {
             return Vec::new();
         }
-        let ((), batches) = emitted(|out| {
+        let (late, batches) = emitted(|out| {
             for worker in &mut self.workers {
                 while worker.complete(&end, out).unwrap() == Work::More {}
             }
+            out.late_rows()
         });
+        self.late += late;
         for (_, batch) in &batches {
             assert!(batch.len() <= super::BATCH_ROWS);
         }
-        rows(batches)
+        batches
     }
 
     /// The interval ends, all of its epochs being complete, and its checkpoint is committed.
     pub(super) fn checkpoint(&mut self) {
+        self.committed_watermark = self.watermark;
         self.interval += 1;
         self.epoch = 0;
         for (number, worker) in self.workers.iter_mut().enumerate() {
@@ -221,6 +295,8 @@ impl Rig {
 
     /// The attempt dies; the next one has `workers` workers and starts from the last checkpoint.
     pub(super) fn crash(&mut self, workers: usize) {
+        self.watermark = self.committed_watermark;
+        self.next_watermark = self.watermark;
         self.interval += 1;
         self.epoch = 0;
         let image = Image::new(self.objects.clone());

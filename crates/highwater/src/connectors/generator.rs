@@ -121,6 +121,8 @@ struct GeneratorReader<F> {
     /// Rows a second of this worker's splits.
     rate: Option<f64>,
     made: u64,
+    /// The split whose rows were polled last.
+    present: usize,
     /// What is at the limit has ended for good.
     marks_ends: bool,
     progress: ReaderProgress,
@@ -168,6 +170,7 @@ impl<F> GeneratorReader<F> {
             env,
             rate: generator.rate.map(|rate| rate as f64 * part),
             made: 0,
+            present: 0,
             marks_ends: true,
             progress: ReaderProgress::default(),
         })
@@ -193,8 +196,10 @@ impl<T: Data, F: Fn(u64) -> T + Send + Sync + 'static> Reader for GeneratorReade
         }
         let allowed = self.allowed();
         // The one that is furthest behind, so that rows come about in the order of their indexes.
-        let going = self.splits.iter_mut().filter(|split| !split.at_limit);
-        let Some(split) = going.min_by_key(|split| split.next()) else { return Ok(Polled::Ended) };
+        let going = self.splits.iter_mut().enumerate().filter(|(_, split)| !split.at_limit);
+        let Some((number, split)) = going.min_by_key(|(_, split)| split.next()) else {
+            return Ok(Polled::Ended);
+        };
         if allowed == 0 {
             // Polled again at every tick.
             return Ok(Polled::Waiting);
@@ -210,8 +215,13 @@ impl<T: Data, F: Fn(u64) -> T + Send + Sync + 'static> Reader for GeneratorReade
         split.offset.records += count;
         split.moved = true;
         self.made += count;
+        self.present = number;
         let bytes = rows.len() * size_of::<T>();
         Ok(Polled::Rows(Batch::new(rows), bytes))
+    }
+
+    fn split(&self) -> &str {
+        &self.splits[self.present].id
     }
 
     fn offsets(&mut self) -> Vec<(String, SplitOffset)> {

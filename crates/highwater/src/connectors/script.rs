@@ -242,6 +242,10 @@ impl<T: Data, M: Marks> Reader for ScriptReader<T, M> {
         }
     }
 
+    fn split(&self) -> &str {
+        SPLIT
+    }
+
     fn offsets(&mut self) -> Vec<(String, SplitOffset)> {
         match &self.offset {
             Some(offset) if std::mem::take(&mut self.moved) => {

@@ -219,6 +219,10 @@ impl Reader for PacedReader {
         Ok(polled)
     }
 
+    fn split(&self) -> &str {
+        self.reader.split()
+    }
+
     fn offsets(&mut self) -> Vec<(String, SplitOffset)> {
         self.reader.offsets()
     }

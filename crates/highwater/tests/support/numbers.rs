@@ -115,7 +115,12 @@ impl Source for Numbers {
             let number = id.trim_start_matches("split-").parse().expect("a split of ours");
             NumbersSplit { id, number, offset, moved: false }
         });
-        Ok(Box::new(NumbersReader { source: self.clone(), splits: splits.collect(), read: None }))
+        Ok(Box::new(NumbersReader {
+            source: self.clone(),
+            splits: splits.collect(),
+            read: None,
+            polled: String::new(),
+        }))
     }
 }
 
@@ -124,6 +129,8 @@ struct NumbersReader {
     splits: Vec<NumbersSplit>,
     /// The epoch of the last rows: one poll an epoch, so that nothing is ever far behind.
     read: Option<Epoch>,
+    /// The split whose rows were polled last.
+    polled: String,
 }
 
 struct NumbersSplit {
@@ -157,12 +164,17 @@ impl Reader for NumbersReader {
         if self.read.replace(epoch) == Some(epoch) {
             return Ok(Polled::EpochOver);
         }
+        self.polled.clone_from(&split.id);
         let first = split.offset.position;
         let rows: Vec<u64> = (first..first + count).map(|row| row * of + split.number).collect();
         split.offset.position += count;
         split.offset.records += count;
         split.moved = true;
         Ok(Polled::Rows(Batch::new(rows), count as usize * 8))
+    }
+
+    fn split(&self) -> &str {
+        &self.polled
     }
 
     fn offsets(&mut self) -> Vec<(String, SplitOffset)> {

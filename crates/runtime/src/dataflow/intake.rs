@@ -45,7 +45,7 @@ impl Intake {
         Intake { interval, ..Intake::default() }
     }
 
-    /// Adds an input to an operator under construction.
+    /// Adds an input to an operator under construction; answers its number.
     pub(super) fn add<'scope>(
         &mut self,
         builder: &mut OperatorBuilder<'scope, u64>,
@@ -53,7 +53,7 @@ impl Intake {
         exchange: Exchange,
         interest: FrontierInterest,
         worker: usize,
-    ) {
+    ) -> usize {
         let number = self.inputs.len();
         let pull: Pull = match exchange {
             Exchange::Pipeline => {
@@ -71,6 +71,7 @@ impl Intake {
         };
         builder.set_notify_for(number, interest);
         self.inputs.push(pull);
+        number
     }
 
     /// Takes everything that has arrived.

@@ -11,6 +11,7 @@
 //!
 //! Everything here runs on worker threads and never waits. What waits is in tasks.
 
+mod announcer;
 mod coordinator;
 mod gauge;
 mod intake;
@@ -35,9 +36,10 @@ use timely::dataflow::{Scope, Stream};
 
 use crate::batch::Batch;
 use crate::observe::{HostKind, HostName};
-use crate::operator::{Operator, OperatorContext};
-use crate::plan::{Checked, Port, Role, Stage};
+use crate::operator::{Chain, Link, Operator, OperatorContext};
+use crate::plan::{Checked, Node, Port, Role, Stage};
 use crate::recover::Recovered;
+use crate::watermark;
 use crate::{BoxError, Error};
 
 pub(crate) use coordinator::Ready;
@@ -67,9 +69,9 @@ pub(crate) fn build<'scope>(
     let mut parts: Vec<Rows<'scope>> = Vec::new();
     let mut ends: Vec<Rows<'scope>> = Vec::new();
     let mut leaves: Vec<Rows<'scope>> = Vec::new();
-    for (stage, Stage { nodes }) in plan.stages().into_iter().enumerate() {
+    for (number, stage) in plan.stages().into_iter().enumerate() {
+        let Stage { nodes, outputs: ports } = &stage;
         let first = nodes[0];
-        let last = nodes[nodes.len() - 1];
         let node = &plan.nodes()[first];
         let inputs: Vec<_> =
             node.inputs.iter().map(|edge| (streams[&edge.from].clone(), edge.exchange)).collect();
@@ -78,11 +80,12 @@ pub(crate) fn build<'scope>(
             Role::Operator { make, .. } => make(&context(id)),
             Role::Source(_) | Role::Sink(_) => unreachable!("only operators are fused"),
         };
-        let rest: Vec<Box<dyn Operator>> = nodes[1..].iter().map(|id| make(*id)).collect();
-        let output_count = plan.nodes()[last].outputs;
+        let link = |id: usize| Link { operator: make(id), side: stage.side_of(id) };
+        let rest: Vec<Link> = nodes[1..].iter().map(|id| link(*id)).collect();
+        let output_count = ports.len();
         let uid = Arc::from(plan.uid(first));
         let name = |kind| HostName {
-            stage,
+            stage: number,
             kind,
             operator: plan.label(first),
             with: nodes[1..].iter().map(|id| plan.nodes()[*id].name).collect(),
@@ -98,6 +101,7 @@ pub(crate) fn build<'scope>(
                         source: &**source,
                         rest,
                         output_count,
+                        announces: (node.outputs > 1).then(|| stage.side_of(first)),
                         ticks: ticks.clone(),
                     },
                     recovered,
@@ -112,13 +116,23 @@ pub(crate) fn build<'scope>(
                     wants: crate::operator::Wants { state: true, epochs: false },
                     inputs: vec![(built.offsets, crate::plan::Exchange::Keyed)],
                     output_count: 0,
+                    watermark: None,
                 };
                 let host = operator_host::build(scope, host, recovered, worker)?;
                 parts.extend(host.parts);
                 built.outputs
             }
             Role::Operator { wants, .. } => {
-                let operator = crate::operator::Chain::new(make(first), rest);
+                let operator = Chain::new(link(first), rest);
+                let watermark = match node.watermark {
+                    Some(port) => {
+                        let uid = plan.uid(port.node);
+                        let now = watermark::read(uid, &recovered.image, recovered.key_groups)
+                            .map_err(|source| Error::State { uid: uid.to_owned(), source })?;
+                        Some((streams[&port].clone(), now))
+                    }
+                    None => None,
+                };
                 let host = operator_host::Parts {
                     kind: node.name,
                     name: name(HostKind::Operator),
@@ -127,6 +141,7 @@ pub(crate) fn build<'scope>(
                     wants: *wants,
                     inputs,
                     output_count,
+                    watermark,
                 };
                 let host = operator_host::build(scope, host, recovered, worker)?;
                 parts.extend(host.parts);
@@ -150,13 +165,13 @@ pub(crate) fn build<'scope>(
         if matches!(node.role, Role::Sink(_)) {
             leaves.extend(outputs);
         } else {
-            for (output, stream) in outputs.into_iter().enumerate() {
-                streams.insert(Port { node: last, output }, stream);
-            }
+            streams.extend(ports.iter().copied().zip(outputs));
         }
     }
-    let read: Vec<Port> =
-        plan.nodes().iter().flat_map(|node| &node.inputs).map(|edge| edge.from).collect();
+    let ports = |node: &Node| -> Vec<Port> {
+        node.inputs.iter().map(|edge| edge.from).chain(node.watermark).collect()
+    };
+    let read: Vec<Port> = plan.nodes().iter().flat_map(ports).collect();
     leaves.extend(
         streams.iter().filter(|(port, _)| !read.contains(port)).map(|(_, stream)| stream.clone()),
     );

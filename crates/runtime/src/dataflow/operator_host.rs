@@ -7,7 +7,7 @@
 //!   passes an interval only when it has everything of it.
 //! - Between two calls about 2 ms of work are done at the most; then other operators have their turn.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,6 +22,7 @@ use timely::scheduling::Activator;
 
 use super::intake::{self, Intake};
 use super::output::{self, Output};
+use super::pacer::Closing;
 use super::uploader::{Part, Parts as UploadParts};
 use super::worker::{Ticks, Worker};
 use super::{Rows, failed};
@@ -31,6 +32,7 @@ use crate::operator::{EpochEnd, Operator, Outputs, Wants, Work};
 use crate::plan::Exchange;
 use crate::recover::Recovered;
 use crate::time::Epoch;
+use crate::watermark::{News, Told};
 use crate::{BoxError, Error};
 
 /// After so long a host lets others work.
@@ -48,6 +50,8 @@ pub(super) struct Parts<'scope> {
     pub(super) wants: Wants,
     pub(super) inputs: Vec<(Rows<'scope>, Exchange)>,
     pub(super) output_count: usize,
+    /// What it is told of watermarks, and the watermark with which it begins.
+    pub(super) watermark: Option<(Rows<'scope>, Option<i64>)>,
 }
 
 /// The streams that come out of a host.
@@ -69,9 +73,40 @@ struct Host {
     interval: u32,
     ticks: Option<Ticks>,
     completing: Option<EpochEnd>,
+    watermark: Option<Watermark>,
     facts: Arc<HostFacts>,
     worker: Rc<Worker>,
     activator: Activator,
+}
+
+/// What a host knows of the watermark.
+struct Watermark {
+    /// The input at which it is told.
+    port: usize,
+    /// At the end of the last epoch that is complete.
+    now: Option<i64>,
+    /// Of later epochs, in their order.
+    later: VecDeque<(Epoch, i64)>,
+}
+
+impl Watermark {
+    /// Something was told at the end of an epoch.
+    fn told(&mut self, epoch: Epoch, batch: Batch) -> Result<(), BoxError> {
+        for Told { news, .. } in batch.take::<Vec<Told>>()? {
+            if let News::Reached(time) = news {
+                self.later.push_back((epoch, time));
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on to the end of an epoch, of which all is told.
+    fn go_to(&mut self, epoch: Epoch) {
+        while let Some((_, time)) = self.later.pop_front_if(|(told, _)| *told <= epoch) {
+            debug_assert!(self.now <= Some(time), "a watermark never falls");
+            self.now = Some(time);
+        }
+    }
 }
 
 /// The end of a host through which sections leave.
@@ -96,7 +131,7 @@ pub(super) fn build<'scope>(
     recovered: &Recovered,
     worker: &Rc<Worker>,
 ) -> Result<Built<'scope>, Error> {
-    let Parts { kind, name, uid, mut operator, wants, inputs, output_count } = parts;
+    let Parts { kind, name, uid, mut operator, wants, inputs, output_count, watermark } = parts;
     let interval = recovered.first_interval();
     let checkpoints = worker.attempt.settings.checkpoint_interval.is_some();
     let unreadable = |source| {
@@ -124,6 +159,10 @@ pub(super) fn build<'scope>(
     for (stream, exchange) in inputs {
         intake.add(&mut builder, stream, exchange, interest, worker.index);
     }
+    let watermark = watermark.map(|(told, now)| {
+        let port = intake.add(&mut builder, told, Exchange::Keyed, interest, worker.index);
+        Watermark { port, now, later: VecDeque::new() }
+    });
     let (mut outputs, mut streams) = (Vec::new(), Vec::new());
     for _ in 0..output_count {
         let (output, stream) = Output::add(&mut builder);
@@ -160,6 +199,7 @@ pub(super) fn build<'scope>(
             interval,
             ticks: wants.epochs.then(|| worker.subscribe()),
             completing: None,
+            watermark,
             facts,
             worker,
             activator,
@@ -213,6 +253,11 @@ impl Host {
                 self.completing = None;
             }
             while let Some(item) = self.intake.pop() {
+                if let Some(watermark) = self.watermark.as_mut().filter(|w| w.port == item.port) {
+                    let told = watermark.told(item.epoch, item.batch);
+                    told.map_err(|error| self.failed(error))?;
+                    continue;
+                }
                 self.facts.records_in.add(item.batch.len() as u64);
                 let received =
                     self.operator.receive(item.port, item.epoch, item.batch, &mut self.emitted);
@@ -274,11 +319,19 @@ impl Host {
         // The epoch is complete, so its sources have moved on to the next tick, which passed this worker on its way to them.
         let next = ticks.front();
         debug_assert!(next.is_some() || tick.closing.is_some(), "a tick comes before its epoch");
+        let trigger_ends = next.is_some_and(|next| next.trigger != tick.trigger);
+        let late_below = self.watermark.as_ref().and_then(|watermark| watermark.now);
+        let watermark = self.watermark.as_mut().and_then(|watermark| {
+            watermark.go_to(tick.epoch);
+            watermark.now
+        });
         Some(EpochEnd {
             epoch: tick.epoch,
             clock_ms: tick.clock_ms,
-            watermark: None,
-            trigger_ends: next.is_some_and(|next| next.trigger != tick.trigger),
+            watermark,
+            late_below,
+            trigger_ends,
+            finished: tick.closing == Some(Closing::Finished),
         })
     }
 

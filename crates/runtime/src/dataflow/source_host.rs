@@ -3,6 +3,8 @@
 //! A tick gives the capability of the next epoch; what is read until the next tick belongs to it. In the last epoch of an
 //! interval the reader's offsets go to the split table, before the capability moves on, so that they are frozen with
 //! exactly the records that they stand for.
+//!
+//! If event time is made of the source's rows, it also announces which splits begin, wait and end, in the epoch in which that is so.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -16,6 +18,7 @@ use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::scheduling::Activator;
 
+use super::announcer::Announcer;
 use super::operator_host::SLICE;
 use super::output::{self, Output};
 use super::pacer::Tick;
@@ -25,11 +28,11 @@ use crate::attempt::Control;
 use crate::batch::{Batch, Keyed};
 use crate::connector::{Polled, Reader, ReaderContext, Source, SplitOffset, Waker};
 use crate::observe::{HostFacts, HostName, Presence};
-use crate::operator::{Operator, Outputs, run_through};
+use crate::operator::{Link, Outputs, run_through};
 use crate::plan::NodeId;
 use crate::recover::Recovered;
-use crate::settings::Trigger;
 use crate::time::Epoch;
+use crate::watermark::One;
 use crate::{BoxError, Error};
 
 /// So many bytes are beside a row on its way: the hash of its key, and the key if it is small.
@@ -41,8 +44,10 @@ pub(super) struct Parts<'scope, 's> {
     pub(super) name: HostName,
     pub(super) uid: Arc<str>,
     pub(super) source: &'s dyn Source,
-    pub(super) rest: Vec<Box<dyn Operator>>,
+    pub(super) rest: Vec<Link>,
     pub(super) output_count: usize,
+    /// The output at which splits are announced, if anybody wants to know.
+    pub(super) announces: Option<usize>,
     pub(super) ticks: Rows<'scope>,
 }
 
@@ -64,7 +69,9 @@ struct Host {
     node: NodeId,
     uid: Arc<str>,
     reader: Box<dyn Reader>,
-    rest: Vec<Box<dyn Operator>>,
+    rest: Vec<Link>,
+    /// None if nobody wants to know.
+    announcer: Option<Announcer>,
     outputs: Vec<Output>,
     offsets: Output,
     ends: Output,
@@ -95,7 +102,7 @@ pub(super) fn build<'scope>(
     recovered: &Recovered,
     worker: &Rc<Worker>,
 ) -> Result<Built<'scope>, Error> {
-    let Parts { node, name, uid, source, rest, output_count, ticks } = parts;
+    let Parts { node, name, uid, source, rest, output_count, announces, ticks } = parts;
     let (facts, presence) = worker.facts.add_host(name, None);
     let mut builder = OperatorBuilder::new(uid.to_string(), scope);
     let address = builder.operator_info().address;
@@ -105,14 +112,18 @@ pub(super) fn build<'scope>(
     let of_all = recovered.splits.get(&*uid).map_or(&[][..], Vec::as_slice);
     let splits: Vec<(String, SplitOffset)> =
         of_all.iter().skip(worker.index).step_by(worker.peers).cloned().collect();
-    let unreported = splits.iter().cloned().collect();
+    let unreported: BTreeMap<String, SplitOffset> = splits.iter().cloned().collect();
+    let announcer = announces.map(|output| {
+        let one = One::of(&worker.context(&uid));
+        Announcer::new(&uid, output, one, unreported.keys().cloned())
+    });
     let context = ReaderContext {
         uid: uid.to_string(),
         worker: worker.index,
         workers: worker.peers,
         splits,
         splits_of_all: of_all.len(),
-        available_now: matches!(worker.attempt.settings.trigger, Trigger::AvailableNow { .. }),
+        available_now: worker.available_now(),
         rows: worker.attempt.settings.batch_rows.max(1),
         env: worker.attempt.env.clone(),
         waker: Waker::new(move || {
@@ -146,6 +157,7 @@ pub(super) fn build<'scope>(
             uid,
             reader,
             rest,
+            announcer,
             outputs,
             offsets,
             ends,
@@ -194,6 +206,7 @@ impl Host {
             Some((epoch, _)) => tick.epoch.interval() != epoch.interval(),
             None => false,
         };
+        self.announce();
         if ends_interval {
             self.report_offsets()?;
         }
@@ -205,6 +218,21 @@ impl Host {
         let present = self.present.as_ref().map(|(epoch, _)| *epoch);
         self.facts.set_backlog(present, present, 0);
         Ok(())
+    }
+
+    /// Tells how splits are at the end of the present epoch.
+    fn announce(&mut self) {
+        let (Some(announcer), Some((_, capabilities))) = (&mut self.announcer, &self.present)
+        else {
+            return;
+        };
+        let moved = self.reader.offsets();
+        announcer.moved(&moved);
+        // They are reported at the end of the interval.
+        self.unreported.extend(moved);
+        if let Some(batch) = announcer.batch(self.worker.must_wait()) {
+            self.outputs[announcer.output].give(&capabilities[announcer.output], batch);
+        }
     }
 
     /// Hands the offsets of the present interval to the split table.
@@ -245,9 +273,14 @@ impl Host {
                     self.facts.records_in.add(batch.len() as u64);
                     self.facts.bytes_in.add(bytes as u64);
                     self.worker.emitted(epoch.timestamp(), bytes + batch.len() * BESIDE_ROW);
+                    let split = self
+                        .announcer
+                        .as_mut()
+                        .map(|announcer| announcer.name(self.reader.split()));
+                    let batch = batch.with_split(split);
                     let mut emitted = Outputs { batches: vec![(0, batch)], ..Outputs::default() };
                     let mut out = Outputs::default();
-                    run_through(&mut self.rest, &mut emitted, epoch, &mut out)?;
+                    run_through(&mut self.rest, 0, &mut emitted, epoch, &mut out)?;
                     self.facts.records_out.add(out.rows());
                     output::send(&mut self.outputs, &mut out, |port| &capabilities[port]);
                 }
@@ -258,6 +291,11 @@ impl Host {
                 }
                 Polled::Ended => {
                     self.state = State::Ended;
+                    if let Some(announcer) = &mut self.announcer
+                        && !self.worker.available_now()
+                    {
+                        announcer.source_ends(self.worker.index);
+                    }
                     let ended = Ended { node: self.node, worker: self.worker.index };
                     let port = self.outputs.len() + 1;
                     self.ends.give(&capabilities[port], Batch::new(vec![ended]));

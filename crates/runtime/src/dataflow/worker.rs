@@ -14,6 +14,7 @@ use timely::scheduling::Activator;
 use super::pacer::Tick;
 use crate::attempt::Attempt;
 use crate::observe::{WorkerFacts, WorkerPhases};
+use crate::settings::Trigger;
 use crate::time::Epoch;
 
 /// One worker of an attempt; lives on its thread.
@@ -132,6 +133,11 @@ impl Worker {
             _ => in_flight.by_epoch.push_back((timestamp, bytes)),
         }
         self.facts.set_in_flight(in_flight.total);
+    }
+
+    /// Sources read only what is there now.
+    pub(crate) fn available_now(&self) -> bool {
+        matches!(self.attempt.settings.trigger, Trigger::AvailableNow { .. })
     }
 
     /// Whether sources must not read now. They are activated when that changes.

@@ -128,10 +128,12 @@ fn every_row_goes_to_the_owner_of_its_key_in_order() {
     for workers in 1..6 {
         let context = context(0, workers);
         let rows = (0..1000_u32).map(|n| (n % 50, n));
-        let parts = Dealer::new(&context).deal(rows).unwrap();
+        let times = (0..1000).collect();
+        let parts = Dealer::new(&context).deal(rows, times).unwrap();
         assert_eq!(parts.len(), workers);
-        assert_eq!(parts.iter().map(|part| part.rows.len()).sum::<usize>(), 1000);
-        for (worker, part) in parts.iter().enumerate() {
+        assert_eq!(parts.iter().map(|(part, _)| part.rows.len()).sum::<usize>(), 1000);
+        for (worker, (part, times)) in parts.iter().enumerate() {
+            assert!(part.rows.iter().map(|(_, n)| i64::from(*n)).eq(times.iter().copied()));
             for (hash, (key, _)) in part.hashes.iter().zip(&part.rows) {
                 assert_eq!(*hash, hash_key(key).unwrap());
                 let group = context.key_groups.of(*hash);

@@ -6,6 +6,7 @@ mod process;
 mod published;
 mod running;
 mod update_state;
+mod window;
 
 use proptest::prelude::*;
 

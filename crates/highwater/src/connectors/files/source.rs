@@ -82,6 +82,8 @@ pub(crate) struct FileReader<T, P> {
     blocks: Receiver<Message>,
     parser: P,
     present: Option<Present>,
+    /// The split whose rows were polled last.
+    polled: usize,
     done: bool,
     /// How many rows are polled at once; tests poll fewer.
     rows_at_once: usize,
@@ -119,6 +121,7 @@ impl<T: Data, P: Parser<T>> FileReader<T, P> {
             blocks,
             parser: format.parser(),
             present: None,
+            polled: 0,
             done,
             rows_at_once: ROWS,
             pace: None,
@@ -170,6 +173,7 @@ impl<T: Data, P: Parser<T>> Reader for FileReader<T, P> {
                     // Polled again at every tick.
                     return Ok(Polled::Waiting);
                 }
+                self.polled = present.split;
                 let progress = &mut self.splits[present.split];
                 let limit = self.rows_at_once.min(allowed);
                 let polled = parse(present, progress, &mut self.parser, limit)?;
@@ -209,6 +213,10 @@ impl<T: Data, P: Parser<T>> Reader for FileReader<T, P> {
                 }
             }
         }
+    }
+
+    fn split(&self) -> &str {
+        &self.splits[self.polled].id
     }
 
     fn offsets(&mut self) -> Vec<(String, SplitOffset)> {

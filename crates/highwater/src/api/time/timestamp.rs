@@ -1,0 +1,101 @@
+//! Moments, and lengths of time with short names.
+
+use std::fmt;
+use std::ops::{Add, Sub};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A moment, to the millisecond. Stored as the number of milliseconds since 1970 began (UTC), which may be negative.
+///
+/// ```
+/// use highwater::time::{Timestamp, mins};
+///
+/// let at = Timestamp::from_ms(90_000);
+/// assert_eq!(at - mins(1), Timestamp::from_ms(30_000));
+/// assert!(at < at + mins(1));
+/// ```
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// Before every other.
+    pub const MIN: Timestamp = Timestamp(i64::MIN);
+    /// The end of time, to which the watermark goes when all sources are at their end.
+    pub const MAX: Timestamp = Timestamp(i64::MAX);
+
+    /// So many milliseconds since 1970.
+    pub const fn from_ms(ms: i64) -> Self {
+        Timestamp(ms)
+    }
+
+    /// In milliseconds since 1970.
+    pub const fn as_ms(self) -> i64 {
+        self.0
+    }
+}
+
+/// A length of time in milliseconds; one beyond what a timestamp can tell apart is as good as endless.
+pub(in crate::api) fn as_ms(length: Duration) -> i64 {
+    i64::try_from(length.as_millis()).unwrap_or(i64::MAX)
+}
+
+impl From<i64> for Timestamp {
+    fn from(ms: i64) -> Self {
+        Timestamp(ms)
+    }
+}
+
+/// Stays within what there is: never before [`Timestamp::MIN`] or after [`Timestamp::MAX`].
+impl Add<Duration> for Timestamp {
+    type Output = Timestamp;
+    fn add(self, length: Duration) -> Timestamp {
+        Timestamp(self.0.saturating_add(as_ms(length)))
+    }
+}
+
+/// As adding.
+impl Sub<Duration> for Timestamp {
+    type Output = Timestamp;
+    fn sub(self, length: Duration) -> Timestamp {
+        Timestamp(self.0.saturating_sub(as_ms(length)))
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ms", self.0)
+    }
+}
+
+/// So many milliseconds.
+pub const fn millis(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// So many seconds.
+pub const fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+/// So many minutes.
+pub const fn mins(n: u64) -> Duration {
+    Duration::from_secs(n * 60)
+}
+
+/// So many hours.
+pub const fn hours(n: u64) -> Duration {
+    mins(n * 60)
+}
+
+/// So many days of 24 hours.
+pub const fn days(n: u64) -> Duration {
+    hours(n * 24)
+}

@@ -1,0 +1,119 @@
+//! How far behind the times of its records event time is.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use highwater_runtime::watermark::END_OF_TIME;
+
+use super::Timestamp;
+use super::timestamp::as_ms;
+
+/// How the watermark of a stream is made from its records: the event time up to which everything is thought to have been seen.
+///
+/// It is made for each split (file, partition) and is the least of these; see [`Stream::event_time`](crate::Stream::event_time).
+///
+/// ```text
+/// times of a split     10  12  11  17  13  20
+/// bounded(5)            5   7   7  12  12  15    13 came late by 4, which is within the bound
+/// monotonous           10  12  12  17  17  20    11 and 13 are late
+/// ```
+pub struct Watermark<T> {
+    made: Made<T>,
+    idle_after: Option<Duration>,
+}
+
+enum Made<T> {
+    Behind(i64),
+    Told(Arc<Tell<T>>),
+}
+
+/// What a batch of records with their times tells.
+type Tell<T> = dyn Fn(&[T], &[i64]) -> Option<i64> + Send + Sync;
+
+impl<T> Watermark<T> {
+    /// Records come in the order of their times.
+    #[must_use]
+    pub fn monotonous() -> Self {
+        Self::bounded(Duration::ZERO)
+    }
+
+    /// Records come at most so much out of order: the watermark is that much behind the highest time.
+    #[must_use]
+    pub fn bounded(disorder: Duration) -> Self {
+        Watermark { made: Made::Behind(as_ms(disorder)), idle_after: None }
+    }
+
+    /// The records say it themselves: `tell` is shown every one with its time, and may answer a time below which nothing comes any
+    /// more from the same split. For sources with marks among their records, and for rules of one's own.
+    ///
+    /// ```
+    /// use highwater::time::{Timestamp, Watermark};
+    ///
+    /// #[derive(Clone, serde::Serialize, serde::Deserialize)]
+    /// enum Message { Reading(f64), EverythingBefore(i64) }
+    ///
+    /// let marks = Watermark::told(|message: &Message, _time| match message {
+    ///     Message::EverythingBefore(time) => Some(Timestamp::from_ms(*time)),
+    ///     Message::Reading(_) => None,
+    /// });
+    /// # let _ = marks;
+    /// ```
+    #[must_use]
+    pub fn told(tell: impl Fn(&T, Timestamp) -> Option<Timestamp> + Send + Sync + 'static) -> Self {
+        let all = move |rows: &[T], times: &[i64]| {
+            let told = rows.iter().zip(times).filter_map(|(row, time)| tell(row, (*time).into()));
+            told.max().map(Timestamp::as_ms)
+        };
+        Watermark { made: Made::Told(Arc::new(all)), idle_after: None }
+    }
+
+    /// A split that has had no record for so long doesn't hold the watermark back any more, until it has one again. What it
+    /// brings then may be late.
+    ///
+    /// A split counts as silent from the start of the job on, also one that never has a record; not while reading is paused
+    /// because the job can't keep up. Files of one worker are read one after another, so this is for sources without an end.
+    #[must_use]
+    pub fn idle_after(self, silence: Duration) -> Self {
+        Watermark { idle_after: Some(silence), ..self }
+    }
+
+    pub(in crate::api) fn silence(&self) -> Option<Duration> {
+        self.idle_after
+    }
+
+    /// What records with these times tell, if anything.
+    pub(super) fn reached(&self, rows: &[T], times: &[i64]) -> Option<i64> {
+        let told = match &self.made {
+            Made::Behind(disorder) => {
+                times.iter().max().map(|highest| highest.saturating_sub(*disorder))
+            }
+            Made::Told(tell) => tell(rows, times),
+        };
+        // The end of time is for those to tell who know that nothing comes any more.
+        told.map(|time| time.min(END_OF_TIME - 1))
+    }
+}
+
+impl<T> Clone for Watermark<T> {
+    fn clone(&self) -> Self {
+        let made = match &self.made {
+            Made::Behind(disorder) => Made::Behind(*disorder),
+            Made::Told(tell) => Made::Told(tell.clone()),
+        };
+        Watermark { made, idle_after: self.idle_after }
+    }
+}
+
+impl<T> fmt::Debug for Watermark<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.made {
+            Made::Behind(disorder) => write!(f, "Watermark({disorder} ms behind")?,
+            Made::Told(_) => write!(f, "Watermark(told")?,
+        }
+        match self.idle_after {
+            Some(silence) => write!(f, ", idle after {silence:?})"),
+            None => write!(f, ")"),
+        }
+    }
+}

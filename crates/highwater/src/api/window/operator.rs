@@ -1,0 +1,168 @@
+//! The operator around every kind of windows: rows in the order of epochs, and windows that are due at the end of each.
+
+use highwater_runtime::{Batch, BoxError, Data, Epoch, EpochEnd, Operator, Outputs, Work};
+use highwater_state::StateTable;
+
+use super::WindowResult;
+use crate::api::ordered::{Ordered, Timed};
+use crate::api::stateless::emit;
+use crate::api::time::Timestamp;
+use crate::api::{BATCH_ROWS, SLICE_ROWS};
+
+/// A way to keep the windows of some keys.
+pub(super) trait Windows {
+    type Key: Data + Eq;
+    type In: Data;
+    type Out: Data;
+
+    /// Puts rows of the epoch into their windows.
+    fn add(
+        &mut self,
+        rows: Timed<Self::Key, Self::In>,
+        now: Now,
+        late: &mut Late<Self::Key, Self::In>,
+    );
+
+    /// Tells of windows that are due, and forgets those that are over, until `told` is full. Answers whether that was all.
+    fn tell(&mut self, now: Now, told: &mut ToldRows<Self::Key, Self::Out>) -> Work;
+
+    fn tables(&mut self) -> Vec<&mut dyn StateTable>;
+
+    fn restored(&mut self);
+}
+
+/// Event time in an epoch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    pub(super) epoch: Epoch,
+    /// At the end of the epoch before: windows that ended by then have been told of.
+    pub(super) before: i64,
+    /// At its end.
+    pub(super) watermark: i64,
+}
+
+/// Rows that came too late.
+pub(super) struct Late<K, V> {
+    rows: Vec<(K, V)>,
+    times: Vec<i64>,
+    count: u64,
+    /// Somebody wants to have them.
+    wanted: bool,
+}
+
+impl<K, V> Late<K, V> {
+    #[cold]
+    pub(super) fn push(&mut self, key: K, value: V, time: i64) {
+        self.count += 1;
+        if self.wanted {
+            self.rows.push((key, value));
+            self.times.push(time);
+        }
+    }
+}
+
+/// Rows that tell of windows.
+pub(super) struct ToldRows<K, O> {
+    rows: Vec<WindowResult<K, O>>,
+    times: Vec<i64>,
+}
+
+impl<K: Data, O: Data> ToldRows<K, O> {
+    fn new() -> Self {
+        ToldRows { rows: Vec::new(), times: Vec::new() }
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, key: K, (start, end): (i64, i64), value: O) {
+        let (start, end_at) = (Timestamp::from_ms(start), Timestamp::from_ms(end));
+        self.rows.push(WindowResult { key, start, end: end_at, value });
+        self.times.push(end.saturating_sub(1));
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.rows.len() >= BATCH_ROWS
+    }
+
+    fn emit(mut self, out: &mut Outputs) {
+        while !self.rows.is_empty() {
+            let length = self.rows.len().min(BATCH_ROWS);
+            let (rest, rest_times) = (self.rows.split_off(length), self.times.split_off(length));
+            emit(out, 0, Batch::new(self.rows).with_times(self.times));
+            (self.rows, self.times) = (rest, rest_times);
+        }
+    }
+}
+
+/// The operator.
+pub(super) struct WindowOperator<W: Windows> {
+    windows: W,
+    input: Ordered<W::Key, W::In>,
+    wants_late: bool,
+}
+
+impl<W: Windows> WindowOperator<W> {
+    pub(super) fn new(windows: W, wants_late: bool) -> Self {
+        WindowOperator { windows, input: Ordered::default(), wants_late }
+    }
+
+    /// Puts rows into windows for a while. Answers whether that was all.
+    fn take_in(&mut self, now: Now, out: &mut Outputs) -> Work {
+        let (rows, times) = (Vec::new(), Vec::new());
+        let mut late = Late { rows, times, count: 0, wanted: self.wants_late };
+        let mut taken = 0;
+        let mut work = Work::Done;
+        while let Some(rows) = self.input.next(now.epoch) {
+            taken += rows.0.rows.len();
+            self.windows.add(rows, now, &mut late);
+            if taken >= SLICE_ROWS {
+                work = Work::More;
+                break;
+            }
+        }
+        out.count_late(late.count);
+        emit(out, 1, Batch::new(late.rows).with_times(late.times));
+        work
+    }
+}
+
+impl<W: Windows> Operator for WindowOperator<W> {
+    fn receive(
+        &mut self,
+        _: usize,
+        epoch: Epoch,
+        batch: Batch,
+        _: &mut Outputs,
+    ) -> Result<(), BoxError> {
+        self.input.receive(epoch, batch)
+    }
+
+    fn complete(&mut self, end: &EpochEnd, out: &mut Outputs) -> Result<Work, BoxError> {
+        let now = Now {
+            epoch: end.epoch,
+            before: end.late_below.unwrap_or(i64::MIN),
+            watermark: end.watermark.unwrap_or(i64::MIN),
+        };
+        if self.take_in(now, out) == Work::More {
+            return Ok(Work::More);
+        }
+        for _ in 0..SLICE_ROWS / BATCH_ROWS {
+            let mut told = ToldRows::new();
+            let work = self.windows.tell(now, &mut told);
+            told.emit(out);
+            if work == Work::Done {
+                self.input.finish();
+                return Ok(Work::Done);
+            }
+        }
+        Ok(Work::More)
+    }
+
+    fn tables(&mut self) -> Vec<&mut dyn StateTable> {
+        self.windows.tables()
+    }
+
+    fn restored(&mut self) {
+        debug_assert!(self.input.is_empty(), "no epoch has begun");
+        self.windows.restored();
+    }
+}

@@ -1,0 +1,200 @@
+//! Event time through whole jobs: windows, several sources, silent ones, crashes and other numbers of workers.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use highwater::connectors::{Files, Generator};
+use highwater::testing::{Collect, Run, Script, Test};
+use highwater::time::{hours, millis, secs};
+use highwater::{Job, Session, Sliding, Stream, Trigger, Tumbling, Watermark, WindowResult};
+use highwater_log::Store;
+use object_store::memory::InMemory;
+
+/// (key, time in seconds)
+type Reading = (String, i64);
+
+fn reading(key: &str, at: i64) -> Reading {
+    (key.to_owned(), at * 1000)
+}
+
+fn timed(readings: &Stream<Reading>, disorder: Duration) -> Stream<Reading> {
+    readings.event_time(|reading| reading.1, Watermark::bounded(disorder))
+}
+
+/// Counts in windows of ten seconds, written to `out`, and what was late to `late`.
+fn count_tens(readings: &Stream<Reading>) {
+    let tens = readings.key_by(|reading| reading.0.clone()).window(Tumbling::of(secs(10)));
+    let tens = tens.count().uid("tens");
+    tens.late().write("late", Collect);
+    tens.write("out", Collect);
+}
+
+/// (key, begin in seconds, count), sorted.
+fn counts(run: &Run) -> Vec<(String, i64, u64)> {
+    let rows = run.committed::<WindowResult<String, u64>>("out").into_iter();
+    let mut rows: Vec<_> = rows.map(|row| (row.key, row.start.as_ms() / 1000, row.value)).collect();
+    rows.sort();
+    rows
+}
+
+fn late(run: &Run) -> Vec<i64> {
+    run.committed::<(String, Reading)>("late").into_iter().map(|(_, (_, at))| at / 1000).collect()
+}
+
+fn row(key: &str, start: i64, count: u64) -> (String, i64, u64) {
+    (key.to_owned(), start, count)
+}
+
+/// Windows are under way at every crash, and the watermark, too: the record at 3 is late after the crash as it would be before.
+#[test]
+fn windows_and_watermarks_outlive_crashes() {
+    let run = Test::new(2).then(3).then(1).run(|job| {
+        let script = Script::new()
+            .records([reading("a", 1), reading("b", 12), reading("a", 8)])
+            .epoch()
+            .record(reading("a", 21))
+            .checkpoint()
+            .crash()
+            .records([reading("a", 3), reading("b", 13), reading("b", 22)])
+            .checkpoint()
+            .crash()
+            .records([reading("a", 23), reading("b", 41)]);
+        count_tens(&timed(&job.read("in", script), secs(5)));
+    });
+    let run = run.unwrap();
+    assert_eq!(run.attempts(), 3);
+    assert_eq!(late(&run), [3]);
+    let all = [row("a", 0, 2), row("a", 20, 2), row("b", 10, 2), row("b", 20, 1), row("b", 40, 1)];
+    assert_eq!(counts(&run), all);
+}
+
+/// A source that is far ahead, and one that takes its time.
+fn fast_and_slow(job: &Job) -> [Stream<Reading>; 2] {
+    let fast = Script::new().records((0..100).map(|at| reading("a", at * 10)));
+    let slow =
+        (0..20).fold(Script::new(), |script, at| script.record(reading("a", at * 10)).epoch());
+    [job.read("fast", fast), job.read("slow", slow)]
+}
+
+#[test]
+fn nothing_is_late_behind_several_sources() {
+    // The watermark by split of both, that of two watermarks, and that of rows that were regrouped.
+    let by_split = |job: &Job| {
+        let [fast, slow] = fast_and_slow(job);
+        count_tens(&timed(&fast.union(&slow), secs(0)));
+    };
+    let of_two = |job: &Job| {
+        let [fast, slow] = fast_and_slow(job);
+        count_tens(&timed(&fast, secs(0)).union(&timed(&slow, secs(0))));
+    };
+    let rebalanced = |job: &Job| {
+        let [fast, slow] = fast_and_slow(job);
+        count_tens(&timed(&fast.union(&slow).rebalance(), secs(0)));
+    };
+    let jobs: [&dyn Fn(&Job); 3] = [&by_split, &of_two, &rebalanced];
+    for job in jobs {
+        for bytes in [false, true] {
+            let test = Test::new(2).settings(|settings| settings.exchange_bytes = bytes);
+            let run = test.run(|graph| job(graph)).unwrap();
+            assert_eq!(late(&run), Vec::<i64>::new());
+            let expected: Vec<_> =
+                (0..100).map(|at| row("a", at * 10, if at < 20 { 2 } else { 1 })).collect();
+            assert_eq!(counts(&run), expected);
+        }
+    }
+}
+
+/// One record now, and one of a silent source a second later.
+fn with_silence(job: &Job, watermark: Watermark<Reading>) {
+    let now = Script::new().record(reading("a", 100));
+    let later = Generator::new(|_| reading("a", 1)).rate(1).limit(1).splits(1);
+    let both = job.read("now", now).union(&job.read("later", later));
+    count_tens(&both.event_time(|reading| reading.1, watermark));
+}
+
+#[test]
+fn a_silent_source_is_waited_for_until_it_is_idle() {
+    let waiting = Test::new(2).run(|job| with_silence(job, Watermark::monotonous())).unwrap();
+    assert_eq!(late(&waiting), Vec::<i64>::new());
+    let idle = Watermark::monotonous().idle_after(millis(100));
+    let idle = Test::new(2).run(|job| with_silence(job, idle)).unwrap();
+    assert_eq!(late(&idle), [1]);
+}
+
+/// Times go on from run to run; they don't come to an end with what happens to be there.
+#[test]
+fn available_now_leaves_windows_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::from_objects(Arc::new(InMemory::new()));
+    let write = |name: &str, times: &[i64]| {
+        let lines: String = times.iter().map(|at| format!("{at}\n")).collect();
+        fs::write(folder.path().join(name), lines).unwrap();
+    };
+    let run = || {
+        let test = Test::new(2).store(store.clone());
+        let test = test.settings(|settings| settings.trigger = Trigger::AVAILABLE_NOW);
+        let run = test.run(|job| {
+            let lines = job.read("lines", Files::text(folder.path()));
+            let readings = lines.map(|line: String| reading("a", line.parse().unwrap()));
+            count_tens(&timed(&readings, secs(2)));
+        });
+        run.unwrap()
+    };
+    write("1", &[1, 12, 9, 13]);
+    assert_eq!(counts(&run()), [row("a", 0, 2)]);
+    write("2", &[14, 25, 2]);
+    let run = run();
+    assert_eq!((counts(&run), late(&run)), (vec![row("a", 0, 2), row("a", 10, 3)], vec![2]));
+}
+
+/// Windows of windows: the highest count of ten seconds in each minute.
+#[test]
+fn windows_follow_windows() {
+    let run = Test::new(2).run(|job| {
+        let times = [1, 2, 11, 12, 13, 65, 70, 71].map(|at| reading("a", at));
+        let readings = timed(&job.read("in", Script::new().records(times)), secs(0));
+        let tens =
+            readings.key_by(|reading| reading.0.clone()).window(Tumbling::of(secs(10))).count();
+        let minutes =
+            tens.map(|ten| (ten.key, ten.value)).keyed().window(Tumbling::of(secs(60))).max();
+        minutes.write("out", Collect);
+    });
+    assert_eq!(counts(&run.unwrap()), [row("a", 0, 3), row("a", 60, 2)]);
+}
+
+#[test]
+fn windows_that_cannot_be_are_refused_with_their_place() {
+    let refused = |build: &dyn Fn(&Job, Stream<Reading>)| {
+        let run = Test::new(1).run(|job| {
+            let readings = job.read("in", vec![reading("a", 1)]);
+            build(job, readings);
+        });
+        run.unwrap_err().to_string()
+    };
+    let untimed = refused(&|_, readings| {
+        readings.keyed().window(Tumbling::of(secs(1))).count().write("out", Collect);
+    });
+    assert!(untimed.contains("event_time.rs") && untimed.contains(".event_time("), "{untimed}");
+    // A running aggregate has no times.
+    let dropped = refused(&|_, readings| {
+        let counts = timed(&readings, secs(0)).keyed().count();
+        counts.keyed().window(Tumbling::of(secs(1))).count().write("out", Collect);
+    });
+    assert!(dropped.contains(".event_time("), "{dropped}");
+    let timed = |readings: Stream<Reading>| timed(&readings, secs(0)).keyed();
+    let empty = refused(&|_, readings| {
+        timed(readings).window(Sliding::of(secs(1), secs(0))).count().write("out", Collect);
+    });
+    assert!(empty.contains("the slide of windows must be a millisecond or more"), "{empty}");
+    let odd = refused(&|_, readings| {
+        let windows = highwater::Cumulating::of(secs(10), secs(3));
+        timed(readings).window(windows).count().write("out", Collect);
+    });
+    assert!(odd.contains("let the step divide the length"), "{odd}");
+    let endless = refused(&|_, readings| {
+        let windows = Session::with_gap(hours(u64::MAX / 3600));
+        timed(readings).window(windows).count().write("out", Collect);
+    });
+    assert!(endless.contains("longer than time"), "{endless}");
+}

@@ -1,0 +1,134 @@
+//! Event time in the plan: who has times, and whose watermark counts where.
+
+use std::collections::BTreeSet;
+use std::panic::Location;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Edge, Exchange, Node, NodeId, Plan, Port, Role, Times};
+use crate::operator::{OperatorContext, Wants};
+use crate::watermark::{Of, Watermarks};
+
+impl Plan {
+    /// Whether all rows of an output have an event time.
+    pub fn is_timed(&self, port: Port) -> bool {
+        let node = &self.nodes[port.node];
+        match node.times {
+            Times::Dropped => false,
+            Times::Given => true,
+            Times::Kept => node.inputs.iter().all(|edge| self.is_timed(edge.from)),
+        }
+    }
+
+    /// The sources from which the rows of an output come as they were read, each batch from one split; none if anything has regrouped
+    /// them on the way.
+    pub fn read_from(&self, port: Port) -> Option<BTreeSet<NodeId>> {
+        let node = &self.nodes[port.node];
+        match &node.role {
+            Role::Source(_) => Some(BTreeSet::from([port.node])),
+            Role::Operator { wants, .. } if *wants == Wants::default() => {
+                let mut sources = BTreeSet::new();
+                for edge in &node.inputs {
+                    sources.extend(self.read_from(edge.from)?);
+                }
+                Some(sources)
+            }
+            _ => None,
+        }
+    }
+
+    /// Has what `node` tells at its output 1 of the rows of its only input made into a watermark.
+    ///
+    /// It tells that by split if [`Plan::read_from`] knows the sources of that input.
+    pub fn add_watermark(
+        &mut self,
+        node: NodeId,
+        idle_after: Option<Duration>,
+        at: &'static Location<'static>,
+    ) {
+        let told = Port { node, output: 1 };
+        let mut inputs = vec![keyed(told)];
+        let sources = self.read_from(self.nodes[node].inputs[0].from);
+        let of = match sources {
+            Some(sources) => {
+                for &source in &sources {
+                    // A source has its splits announced at an output of its own.
+                    self.nodes[source].outputs = 2;
+                    inputs.push(keyed(Port { node: source, output: 1 }));
+                }
+                Of::Splits { sources: sources.len() }
+            }
+            None => Of::Rows,
+        };
+        let watermark = self.add_watermarks(inputs, of, idle_after, at);
+        self.generators.insert(node, watermark);
+    }
+
+    /// The watermark that counts behind these outputs: the least of all that were made of rows on the way to them. None if there
+    /// are none.
+    pub fn watermark_of(&mut self, ports: &[Port], at: &'static Location<'static>) -> Option<Port> {
+        let mut generators = BTreeSet::new();
+        for port in ports {
+            self.generators_before(port.node, &mut generators);
+        }
+        let node = match generators.len() {
+            0 => return None,
+            1 => *generators.first()?,
+            several => match self.combined.get(&generators) {
+                Some(node) => *node,
+                None => {
+                    let port = |node: &NodeId| keyed(Port { node: *node, output: 0 });
+                    let inputs = generators.iter().map(port).collect();
+                    let node = self.add_watermarks(inputs, Of::Watermarks(several), None, at);
+                    self.combined.insert(generators, node);
+                    node
+                }
+            },
+        };
+        Some(Port { node, output: 0 })
+    }
+
+    /// Sets how many outputs a node has that was made with fewer.
+    pub fn set_outputs(&mut self, node: NodeId, outputs: usize) {
+        self.nodes[node].outputs = outputs;
+    }
+
+    fn generators_before(&self, node: NodeId, found: &mut BTreeSet<NodeId>) {
+        if let Some(generator) = self.generators.get(&node) {
+            found.insert(*generator);
+            return;
+        }
+        for edge in &self.nodes[node].inputs {
+            self.generators_before(edge.from.node, found);
+        }
+    }
+
+    fn add_watermarks(
+        &mut self,
+        inputs: Vec<Edge>,
+        of: Of,
+        idle_after: Option<Duration>,
+        at: &'static Location<'static>,
+    ) -> NodeId {
+        let make = move |context: &OperatorContext| -> Box<dyn crate::Operator> {
+            Box::new(Watermarks::new(context, of.clone(), idle_after))
+        };
+        self.add(Node {
+            name: "watermark",
+            uid: None,
+            role: Role::Operator {
+                make: Arc::new(make),
+                wants: Wants { state: true, epochs: true },
+            },
+            inputs,
+            outputs: 1,
+            times: Times::Dropped,
+            watermark: None,
+            at,
+        })
+    }
+}
+
+fn keyed(from: Port) -> Edge {
+    Edge { from, exchange: Exchange::Keyed }
+}
