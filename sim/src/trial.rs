@@ -184,6 +184,7 @@ fn settings(seed: u64, attempt: usize) -> Settings {
     let mut random = Random::new(seed ^ ((attempt as u64) << 40), "settings");
     let of_job = Random::new(seed, "settings of all attempts").next();
     Settings {
+        processes: 1,
         workers: *random.pick(&[1, 2, 2, 2, 3, 3, 4]),
         epoch: Duration::from_micros(random.within(200..=5_000)),
         trigger: Duration::from_micros(random.below(20_000)).into(),

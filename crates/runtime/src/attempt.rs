@@ -7,11 +7,12 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use highwater_env::Env;
 use tokio::sync::Notify;
 
+use crate::cluster::{Signal, Watch};
 use crate::connector::Waker;
 use crate::observe::{JobStatus, Leads, Observed, ProcessStatus, State};
 use crate::{Error, Settings};
@@ -22,6 +23,8 @@ pub struct Attempt {
     pub number: u64,
     /// How it runs.
     pub settings: Settings,
+    /// This process among those of the attempt.
+    pub process: usize,
     /// Time, threads and tasks.
     pub env: Arc<dyn Env>,
     /// What is noted for people.
@@ -38,12 +41,21 @@ pub struct Attempt {
     settled_interval: AtomicU32,
     committed_interval: AtomicU32,
     unpublished: AtomicUsize,
+    /// The other processes, if there are any.
+    others: OnceLock<Weak<Watch>>,
 }
 
 impl Attempt {
-    pub(crate) fn new(job: &str, number: u64, settings: Settings, env: Arc<dyn Env>) -> Self {
+    pub(crate) fn new(
+        job: &str,
+        number: u64,
+        process: usize,
+        settings: Settings,
+        env: Arc<dyn Env>,
+    ) -> Self {
         Attempt {
             number,
+            process,
             observed: Observed::new(job, &settings, env.monotonic()),
             workers_running: AtomicUsize::new(settings.workers),
             settings,
@@ -58,6 +70,7 @@ impl Attempt {
             settled_interval: AtomicU32::new(0),
             committed_interval: AtomicU32::new(0),
             unpublished: AtomicUsize::new(0),
+            others: OnceLock::new(),
         }
     }
 
@@ -120,7 +133,28 @@ impl Attempt {
         self.wait_until(|| self.workers_running() == 0).await;
     }
 
-    async fn wait_until(&self, reached: impl Fn() -> bool) {
+    /// Something that somebody may wait for has happened.
+    pub(crate) fn notify(&self) {
+        self.ended.notify_waiters();
+    }
+
+    pub(crate) fn set_others(&self, others: &Arc<Watch>) {
+        self.others.set(Arc::downgrade(others)).ok();
+    }
+
+    /// Passes on to process 0 what only it can do; false if this is process 0.
+    fn pass_on(&self, signal: Signal) -> bool {
+        if self.process == 0 {
+            return false;
+        }
+        if let Some(others) = self.others.get().and_then(Weak::upgrade) {
+            others.tell_zero(signal);
+        }
+        true
+    }
+
+    /// Waits until `reached`, which is asked again after every [`Attempt::notify`].
+    pub(crate) async fn wait_until(&self, reached: impl Fn() -> bool) {
         loop {
             let mut told = std::pin::pin!(self.ended.notified());
             // What happens between the look and the wait counts, too.
@@ -197,12 +231,18 @@ pub struct Control(pub(crate) Arc<Attempt>);
 impl Control {
     /// Takes a last checkpoint, without reading what is left, and ends the attempt.
     pub fn stop(&self) {
+        if self.0.pass_on(Signal::Stop) {
+            return;
+        }
         self.0.stop_requested.store(true, Ordering::SeqCst);
         self.0.wake_pacer();
     }
 
     /// Takes a checkpoint as soon as the one under way is decided.
     pub fn request_checkpoint(&self) {
+        if self.0.pass_on(Signal::CheckpointNow) {
+            return;
+        }
         self.0.checkpoint_requested.store(true, Ordering::SeqCst);
         self.0.wake_pacer();
     }
@@ -225,18 +265,25 @@ impl Control {
     /// What this process of the attempt does.
     pub fn report(&self) -> ProcessStatus {
         let Control(attempt) = self;
-        let leads = Leads {
+        let leads = (attempt.process == 0).then(|| self.leads());
+        attempt.observed.report(attempt.process, leads, attempt.env.monotonic())
+    }
+
+    /// What the whole job does, as far as this process knows: one that isn't process 0 knows of itself only.
+    pub fn status(&self) -> JobStatus {
+        let Control(attempt) = self;
+        let now = attempt.env.monotonic();
+        let own = attempt.observed.report(attempt.process, Some(self.leads()), now);
+        attempt.observed.job(own).expect("a report that leads is among them")
+    }
+
+    fn leads(&self) -> Leads {
+        let Control(attempt) = self;
+        Leads {
             attempt: attempt.number,
             state: attempt.state(),
             unpublished: attempt.unpublished.load(Ordering::Relaxed),
-        };
-        attempt.observed.report(0, Some(leads), attempt.env.monotonic())
-    }
-
-    /// What the whole job does, as far as this process knows.
-    pub fn status(&self) -> JobStatus {
-        let status = self.0.observed.job(self.report());
-        status.expect("a report of process 0 is among them")
+        }
     }
 
     /// Whether it has ended.

@@ -108,7 +108,7 @@ impl Committer {
             attempt: attempt.clone(),
             log: recovered.log.clone(),
             configuration: Configuration {
-                workers: attempt.settings.workers as u32,
+                workers: attempt.settings.all_workers() as u32,
                 key_groups: recovered.key_groups.count(),
                 hash_version: highwater_codec::HASH_VERSION,
             },
@@ -246,11 +246,7 @@ impl Committer {
                 self.attempt.observed.ledger.failed(interval, &why);
                 self.attempt.settle(interval, false);
                 if ready.closing.is_some() {
-                    return Err(Error::Refused {
-                        why: format!("the last checkpoint failed: {why}"),
-                        what_to_do: "nothing is lost; start the job again once this is mended"
-                            .to_owned(),
-                    });
+                    return Err(Error::LastCheckpoint(why));
                 }
                 return Ok(());
             }

@@ -25,6 +25,11 @@ pub enum Error {
         /// What can be done.
         what_to_do: String,
     },
+    /// The job was to end, and its last checkpoint failed.
+    #[error(
+        "the last checkpoint failed: {0}\n  nothing is lost; start the job again once this is mended"
+    )]
+    LastCheckpoint(String),
     /// Another attempt took over; this one has stopped and changed nothing since.
     #[error("stopped: {0}")]
     Fenced(String),
@@ -70,6 +75,17 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Another process of the attempt is lost, or has failed.
+    #[error("lost {process}: {why}")]
+    Peer {
+        /// Which one, with its address.
+        process: String,
+        /// What is known of it.
+        why: String,
+    },
+    /// This process can't take part in the attempt of the others.
+    #[error("{0}")]
+    Handshake(String),
     /// A test's script asked for a crash here.
     #[error("crashed, as the script asked")]
     ScriptedCrash,

@@ -31,6 +31,14 @@ pub(crate) fn of(plan: &Checked, key_groups: KeyGroups, env: &Arc<dyn Env>) -> V
     operators.collect()
 }
 
+/// A number by which processes see that they have built the same graph (invariant 7).
+pub(crate) fn fingerprint(plan: &Checked, entries: &[OperatorEntry]) -> String {
+    let nodes: Vec<String> =
+        plan.nodes().iter().map(|node| format!("{node:?} {}", node.outputs)).collect();
+    let text = format!("{nodes:?} {entries:?}");
+    format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes()))
+}
+
 /// States keep the schema in which they were last written until they are written again.
 pub(crate) fn carry_schemas(graph: &mut [OperatorEntry], base: &CheckpointEntry) {
     let known: BTreeMap<(&str, &str), &StateEntry> = base

@@ -6,9 +6,11 @@
 //! - [`time`](Epoch), [`batch`]: what travels. - [`plan`], [`operator`], [`connector`]: what a job is made of.
 //! - `dataflow`: one worker's part of it, on timely. - `recover`, `graph`, `commit`: the two ends of a checkpoint's life,
 //!   as tasks around the commit log. - [`attempt`]: what they share. - [`observe`]: what people see of it all.
+//! - [`cluster`]: several processes that run one attempt together.
 
 pub mod attempt;
 pub mod batch;
+pub mod cluster;
 mod commit;
 pub mod connector;
 mod dataflow;
@@ -23,12 +25,13 @@ mod run;
 mod settings;
 mod time;
 pub mod watermark;
+mod workers;
 
 pub use attempt::Control;
 pub use batch::{Batch, Data, Keyed, Rows, RowsType};
 pub use error::{BoxError, Error};
 pub use operator::{EpochEnd, Operator, OperatorContext, Outputs, Wants, Work};
 pub use plan::{Plan, PlanError};
-pub use run::{Outcome, run};
+pub use run::{Outcome, run, run_process};
 pub use settings::{Settings, Trigger};
 pub use time::Epoch;

@@ -17,6 +17,7 @@ use highwater_log::{
 use highwater_state::object::Object;
 use highwater_state::{Image, KeyGroups};
 
+use crate::cluster::Welcome;
 use crate::connector::{Delivery, SplitOffset};
 use crate::dataflow::read_splits;
 use crate::graph;
@@ -53,6 +54,17 @@ pub(crate) struct Progress {
     pub(crate) trigger: u64,
 }
 
+impl Progress {
+    fn of(checkpoint: &CheckpointEntry) -> Result<Self, Error> {
+        let CheckpointEntry { interval, clock_ms, trigger, .. } = *checkpoint;
+        let interval = u32::try_from(interval).map_err(|_| Error::Refused {
+            why: format!("the checkpoint has the interval {interval}"),
+            what_to_do: "no job comes that far; start over with --fresh".to_owned(),
+        })?;
+        Ok(Progress { interval, clock_ms, trigger })
+    }
+}
+
 impl Recovered {
     /// The first interval of this attempt.
     pub(crate) fn first_interval(&self) -> u32 {
@@ -77,6 +89,27 @@ impl Recovered {
     }
 }
 
+/// What a process starts from that another one has chosen a base for.
+pub(crate) async fn follow(
+    log: Log,
+    welcome: Welcome,
+    settings: Settings,
+    env: Arc<dyn Env>,
+) -> Result<Recovered, Error> {
+    let _phase = highwater_env::enter(&env, Phase::Recovering);
+    let mut recovered = Recovered::without_checkpoints(log, &settings);
+    recovered.attempt = welcome.attempt;
+    recovered.job_id = welcome.job_id;
+    recovered.splits = welcome.splits;
+    if let Some((_, checkpoint)) = &welcome.base {
+        (recovered.objects, recovered.image) = load(&recovered.log, checkpoint).await?;
+        recovered.progress = Progress::of(checkpoint)?;
+        recovered.key_groups = KeyGroups::new(checkpoint.configuration.key_groups.max(1));
+    }
+    recovered.base = welcome.base;
+    Ok(recovered)
+}
+
 /// Takes a number in the log and reads the state of the newest checkpoint that can be recovered to.
 pub(crate) async fn recover(
     log: Log,
@@ -85,7 +118,7 @@ pub(crate) async fn recover(
     env: Arc<dyn Env>,
 ) -> Result<Recovered, Error> {
     let _phase = highwater_env::enter(&env, Phase::Recovering);
-    let workers = u32::try_from(settings.workers).unwrap_or(u32::MAX);
+    let workers = u32::try_from(settings.all_workers()).unwrap_or(u32::MAX);
     let log = Arc::new(log);
     let started = log.start(workers, settings.fresh).await?;
     let attempt = started.attempt;
@@ -164,10 +197,7 @@ async fn choose(
             }
             Err(error) => return Err(error.into()),
         };
-        let interval = u32::try_from(checkpoint.interval).map_err(|_| Error::Refused {
-            why: format!("checkpoint {number} has the interval {}", checkpoint.interval),
-            what_to_do: "no job comes that far; start over with --fresh".to_owned(),
-        })?;
+        let progress = Progress::of(&checkpoint)?;
         graph::carry_schemas(&mut graph, &checkpoint);
         return Ok(Recovered {
             log,
@@ -175,11 +205,7 @@ async fn choose(
             job_id,
             facts,
             graph,
-            progress: Progress {
-                interval,
-                clock_ms: checkpoint.clock_ms,
-                trigger: checkpoint.trigger,
-            },
+            progress,
             key_groups: KeyGroups::new(checkpoint.configuration.key_groups.max(1)),
             base: Some((number, checkpoint)),
             objects,

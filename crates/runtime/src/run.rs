@@ -1,27 +1,24 @@
-//! Runs one attempt of a job in this process, from the log's tail to the end of its sources.
+//! Runs one attempt of a job in this process, alone or with others, from the log's tail to the end of its sources.
+//!
+//! ```text
+//!   alone, or process 0:   (wait for the others) ─▶ number in the log, base, splits ─▶ committer ─▶ (welcome) ─▶ workers
+//!   another process:       (say hello) ─▶ (welcome) ─▶ read the base ─▶ workers
+//! ```
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use highwater_env::{Env, Seat, Turn, block_on};
+use highwater_env::{Env, block_on};
 use highwater_log::{Log, Store};
 use object_store::path::Path;
-use timely::communication::Allocator;
-use timely::worker::Config as WorkerConfig;
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::unbounded_channel;
 
-use crate::attempt::{Attempt, Control, lock};
+use crate::attempt::{Attempt, Control};
+use crate::cluster::{Cluster, Formed, Hello, Place, Signal, Totals, Watch, Welcome};
 use crate::commit::Committer;
-use crate::dataflow::{self, Pacer, Ready, Worker};
 use crate::plan::{Checked, Plan};
 use crate::recover::{self, Recovered};
-use crate::{Error, Settings};
-
-/// A worker with nothing to do looks around at least so often.
-const PARK_MAX: Duration = Duration::from_millis(50);
+use crate::{Error, Settings, graph, workers};
 
 /// More threads than this are a mistake.
 const WORKERS_MAX: usize = 1024;
@@ -30,7 +27,7 @@ const WORKERS_MAX: usize = 1024;
 const LEAVE_MAX: Duration = Duration::from_millis(100);
 
 /// How an attempt ended without an error.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Outcome {
     /// The number of the attempt; 0 if checkpoints are off.
     pub attempt: u64,
@@ -43,15 +40,15 @@ pub struct Outcome {
     pub already_finished: bool,
     /// The checkpoint it started from, by the number of its entry.
     pub recovered_from: Option<u64>,
-    /// Records read in this attempt.
+    /// Records read in this attempt, by all processes as process 0 knows them.
     pub records_in: u64,
-    /// Rows handed to sinks in this attempt.
+    /// Rows handed to sinks in this attempt, by all processes as process 0 knows them.
     pub records_out: u64,
-    /// Checkpoints committed in this attempt.
+    /// Checkpoints committed in this attempt, as process 0 knows them.
     pub checkpoints: u64,
 }
 
-/// Runs a job until its sources end, it is stopped through the [`Control`], or it fails.
+/// Runs a job in this process alone, until its sources end, it is stopped through the [`Control`], or it fails.
 ///
 /// `started` is called once workers are about to run; it must not block. `store` holds the checkpoints, and isn't used if
 /// the settings switch them off.
@@ -67,40 +64,296 @@ pub fn run(
     store: Store,
     started: impl FnOnce(Control),
 ) -> Result<Outcome, Error> {
-    let checkpoints = settings.checkpoint_interval.is_some();
-    let plan = plan.check(checkpoints).map_err(Error::Plan)?;
-    if settings.workers == 0 {
-        return Err(Error::Setting("a job needs at least one worker".to_owned()));
+    let run = Run::new(job, plan, Settings { processes: 1, ..settings }, env)?;
+    run.lead(store, None, started)
+}
+
+/// Runs a job in this process, together with those at the other hosts of its `place`.
+///
+/// After an error the process must end, and soon: its workers stand still, and its connections are still open.
+///
+/// # Errors
+///
+/// As [`run`], and if another process is lost or fails.
+pub fn run_process(
+    job: &str,
+    plan: Plan,
+    settings: Settings,
+    env: Arc<dyn Env>,
+    store: Store,
+    place: Place,
+    started: impl FnOnce(Control),
+) -> Result<Outcome, Error> {
+    let run = Run::new(job, plan, Settings { processes: place.processes(), ..settings }, env)?;
+    match (place.processes(), place.process()) {
+        (1, _) => run.lead(store, None, started),
+        (_, 0) => run.lead(store, Some(place), started),
+        _ => run.follow(store, place, started),
     }
-    if settings.workers > WORKERS_MAX {
-        let text = format!("{} workers are too many; there can be {WORKERS_MAX}", settings.workers);
-        return Err(Error::Setting(text));
+}
+
+/// What is to be run.
+struct Run<'a> {
+    job: &'a str,
+    plan: Checked,
+    settings: Settings,
+    env: Arc<dyn Env>,
+}
+
+impl<'a> Run<'a> {
+    fn new(job: &'a str, plan: Plan, settings: Settings, env: Arc<dyn Env>) -> Result<Self, Error> {
+        let plan = plan.check(settings.checkpoint_interval.is_some()).map_err(Error::Plan)?;
+        if settings.workers == 0 {
+            return Err(Error::Setting("a job needs at least one worker".to_owned()));
+        }
+        let workers = settings.all_workers();
+        if workers > WORKERS_MAX {
+            let text = format!("{workers} workers are too many; there can be {WORKERS_MAX}");
+            return Err(Error::Setting(text));
+        }
+        Ok(Run { job, plan, settings, env })
     }
-    let log = Log::new(store, Path::default(), env.clone(), job);
-    let mut recovered = if checkpoints {
-        let task = recover::recover(log, plan.clone(), settings.clone(), env.clone());
-        block_on(&*env, task)?
-    } else {
-        Recovered::without_checkpoints(log, &settings)
-    };
-    let finished = recovered.base.as_ref().filter(|(_, base)| base.finished);
-    let finished = finished.map(|(number, _)| *number);
-    if finished.is_none() {
-        // Before any sink touches its destination: input that is missing changes nothing.
-        recover::find_splits(&plan, &mut recovered)?;
+
+    fn checkpoints(&self) -> bool {
+        self.settings.checkpoint_interval.is_some()
     }
-    let attempt = Arc::new(Attempt::new(job, recovered.attempt, settings, env.clone()));
-    let committer = match checkpoints {
-        true => Some(start_committer(job, &plan, &recovered, &attempt)?),
-        false => None,
-    };
-    if let Some(number) = finished {
-        let mut committer = committer.expect("a base was found in a log");
-        block_on(&*env, async move { committer.finish().await });
-        check_failure(&attempt, &recovered.log)?;
-        return Ok(outcome(&attempt, &recovered, true, Some(number)));
+
+    fn log(&self, store: &Store) -> Log {
+        Log::new(store.clone(), Path::default(), self.env.clone(), self.job)
     }
-    run_workers(plan, recovered, attempt, committer, started)
+
+    /// What this process says of itself to others.
+    fn hello(&self, process: usize) -> Result<Hello, Error> {
+        let Settings { processes, workers, .. } = self.settings;
+        let mut hello = Hello::new(process, processes, workers, self.job);
+        let groups = highwater_state::KeyGroups::new(self.settings.key_groups);
+        let entries = graph::of(&self.plan, groups, &self.env);
+        hello.graph = graph::fingerprint(&self.plan, &entries);
+        hello.binary = Hello::binary_of_this_process()?;
+        hello.checkpoints = self.checkpoints();
+        Ok(hello)
+    }
+
+    /// Whether the log says that the job is finished, with all its output published; then no process needs another one.
+    fn is_finished(&self, store: &Store) -> bool {
+        if !self.checkpoints() || self.settings.fresh {
+            return false;
+        }
+        let log = self.log(store);
+        let facts = block_on(&*self.env, async move { log.read().await });
+        let Ok(facts) = facts else { return false };
+        let newest = facts.checkpoints().next_back();
+        newest.is_some_and(|(_, checkpoint)| checkpoint.finished && checkpoint.staged.is_empty())
+    }
+
+    /// Runs as the one process that writes to the log.
+    fn lead(
+        self,
+        store: Store,
+        place: Option<Place>,
+        started: impl FnOnce(Control),
+    ) -> Result<Outcome, Error> {
+        let cluster = match place {
+            None => None,
+            Some(place) => {
+                let hello = self.hello(0)?;
+                let mut finished = || self.is_finished(&store);
+                match Cluster::gather(place, &hello, &self.env, &mut finished) {
+                    Formed::Together(cluster) => Some(cluster),
+                    Formed::Needless => None,
+                }
+            }
+        };
+        let failed = |cluster: &Option<Cluster>, error: Error| {
+            if let Some(cluster) = cluster {
+                cluster.tell_all(&Signal::Failed { why: error.to_string() });
+            }
+            error
+        };
+        let prepared = self.prepare(&store);
+        let (recovered, attempt, mut committer) =
+            prepared.map_err(|error| failed(&cluster, error))?;
+        let base = recovered.base.as_ref();
+        if let Some((number, _)) = base.filter(|(_, base)| base.finished) {
+            let number = *number;
+            let mut committer = committer.take().expect("a base was found in a log");
+            block_on(&*self.env, async move { committer.finish().await });
+            check_failure(&attempt, &recovered.log).map_err(|error| failed(&cluster, error))?;
+            if let Some(cluster) = &cluster {
+                cluster.tell_all(&Signal::Done { finished: true });
+            }
+            return Ok(outcome(&attempt, &recovered, true, Some(number)));
+        }
+        let others = match cluster {
+            None => None,
+            Some(cluster) => {
+                cluster.welcome(Welcome {
+                    incarnation: 0,
+                    attempt: recovered.attempt,
+                    job_id: recovered.job_id.clone(),
+                    base: recovered.base.clone(),
+                    splits: recovered.splits.clone(),
+                });
+                Some(cluster)
+            }
+        };
+        self.run_workers(recovered, attempt, committer, others, started)
+    }
+
+    /// Takes a number in the log, reads the base, and claims the destinations.
+    fn prepare(
+        &self,
+        store: &Store,
+    ) -> Result<(Recovered, Arc<Attempt>, Option<Committer>), Error> {
+        let log = self.log(store);
+        let mut recovered = if self.checkpoints() {
+            let (plan, settings, env) =
+                (self.plan.clone(), self.settings.clone(), self.env.clone());
+            block_on(&*self.env, recover::recover(log, plan, settings, env))?
+        } else {
+            Recovered::without_checkpoints(log, &self.settings)
+        };
+        if recovered.base.as_ref().is_none_or(|(_, base)| !base.finished) {
+            // Before any sink touches its destination: input that is missing changes nothing.
+            recover::find_splits(&self.plan, &mut recovered)?;
+        }
+        let attempt = self.attempt(0, &recovered);
+        let committer = match self.checkpoints() {
+            true => Some(start_committer(self.job, &self.plan, &recovered, &attempt)?),
+            false => None,
+        };
+        Ok((recovered, attempt, committer))
+    }
+
+    fn attempt(&self, process: usize, recovered: &Recovered) -> Arc<Attempt> {
+        let (settings, env) = (self.settings.clone(), self.env.clone());
+        Arc::new(Attempt::new(self.job, recovered.attempt, process, settings, env))
+    }
+
+    /// Runs as one of the other processes, which leave everything but their own workers to process 0.
+    fn follow(
+        self,
+        store: Store,
+        place: Place,
+        started: impl FnOnce(Control),
+    ) -> Result<Outcome, Error> {
+        let process = place.process();
+        let hello = self.hello(process)?;
+        let mut finished = || self.is_finished(&store);
+        let (cluster, welcome) = match Cluster::join(place, &hello, &self.env, &mut finished)? {
+            Formed::Together(together) => together,
+            Formed::Needless => {
+                let recovered = Recovered::without_checkpoints(self.log(&store), &self.settings);
+                let attempt = self.attempt(process, &recovered);
+                return Ok(outcome(&attempt, &recovered, true, None));
+            }
+        };
+        let log = self.log(&store);
+        let task = recover::follow(log, welcome, self.settings.clone(), self.env.clone());
+        let recovered = block_on(&*self.env, task).inspect_err(|error| {
+            cluster.tell_all(&Signal::Failed { why: error.to_string() });
+        })?;
+        let attempt = self.attempt(process, &recovered);
+        self.run_workers(recovered, attempt, None, Some(cluster), started)
+    }
+
+    fn run_workers(
+        self,
+        recovered: Recovered,
+        attempt: Arc<Attempt>,
+        committer: Option<Committer>,
+        cluster: Option<Cluster>,
+        started: impl FnOnce(Control),
+    ) -> Result<Outcome, Error> {
+        let from = recovered.base.as_ref().map(|(number, _)| *number);
+        let log = recovered.log.clone();
+        let (others, sockets) = match cluster {
+            None => (None, None),
+            Some(mut cluster) => {
+                let sockets = cluster.mesh(&self.env).inspect_err(|error| {
+                    cluster.tell_all(&Signal::Failed { why: error.to_string() });
+                })?;
+                let others = Watch::start(cluster, &attempt);
+                attempt.set_others(&others);
+                (Some(others), Some(sockets))
+            }
+        };
+        let commits = committer.is_some();
+        let (ready, receiver) = unbounded_channel();
+        let (committed, committer_done) = tokio::sync::oneshot::channel::<()>();
+        if let Some(committer) = committer {
+            let task = async move {
+                committer.run(receiver).await;
+                committed.send(()).ok();
+            };
+            attempt.env.spawn("commit", Box::pin(task));
+        }
+        started(Control(attempt.clone()));
+        let summary = outcome(&attempt, &recovered, false, from);
+        let ready = self.checkpoints().then_some(ready);
+        let guards = workers::start(self.plan, recovered, &attempt, sockets, ready)?;
+        let (owner, together) = (attempt.clone(), others.clone());
+        let finished = block_on(&*attempt.env, async move {
+            owner.ended().await;
+            if !owner.is_over() && commits {
+                // The committer ends after the coordinator, which went with its worker.
+                if committer_done.await.is_err() && !owner.is_over() {
+                    owner.fail(Error::Committer);
+                }
+            }
+            let finished = match &together {
+                Some(others) => end_together(&owner, others).await,
+                None => owner.is_finished(),
+            };
+            if owner.is_over() {
+                let moment = owner.env.sleep(LEAVE_MAX);
+                futures::future::select(std::pin::pin!(owner.all_left()), moment).await;
+            }
+            finished
+        });
+        if attempt.workers_running() == 0 && others.is_none() {
+            drop(guards);
+        } else {
+            // A worker hangs in a user's function, or a connection with another process: nobody waits for it.
+            std::mem::forget(guards);
+        }
+        let failure = check_failure(&attempt, &log);
+        if let (Err(error), Some(others)) = (&failure, &others) {
+            others.tell_all(&Signal::Failed { why: error.to_string() });
+        }
+        failure?;
+        attempt.end();
+        let here = totals(&attempt);
+        let there = others.map(|others| others.totals()).unwrap_or_default();
+        Ok(Outcome {
+            finished,
+            records_in: here.records_in + there.records_in,
+            records_out: here.records_out + there.records_out,
+            checkpoints: attempt.observed.checkpoints(),
+            ..summary
+        })
+    }
+}
+
+/// The end of an attempt of several processes: none leaves before the parts of all have come to their end and everything is published.
+async fn end_together(attempt: &Attempt, others: &Watch) -> bool {
+    if attempt.process == 0 {
+        others.all_ended().await;
+        let finished = attempt.is_finished();
+        if !attempt.is_over() {
+            others.dismiss(finished);
+        }
+        return finished;
+    }
+    if !attempt.is_over() {
+        others.tell_zero(Signal::Ended(totals(attempt)));
+    }
+    others.done().await.unwrap_or(false)
+}
+
+fn totals(attempt: &Attempt) -> Totals {
+    let observed = &attempt.observed;
+    Totals { records_in: observed.records_in(), records_out: observed.records_out() }
 }
 
 fn start_committer(
@@ -156,140 +409,4 @@ fn outcome(
         records_out: observed.records_out(),
         checkpoints: observed.checkpoints(),
     }
-}
-
-fn run_workers(
-    plan: Checked,
-    recovered: Recovered,
-    attempt: Arc<Attempt>,
-    committer: Option<Committer>,
-    started: impl FnOnce(Control),
-) -> Result<Outcome, Error> {
-    let from = recovered.base.as_ref().map(|(number, _)| *number);
-    let log = recovered.log.clone();
-    let workers = attempt.settings.workers;
-    let config = match workers {
-        1 => timely::CommunicationConfig::Thread,
-        workers if attempt.settings.exchange_bytes => {
-            timely::CommunicationConfig::ProcessBinary(workers)
-        }
-        workers => timely::CommunicationConfig::Process(workers),
-    };
-    let threads = |why: String| Error::Io {
-        what: "starting workers".to_owned(),
-        source: std::io::Error::other(why),
-    };
-    let (builders, guard) = config.try_build().map_err(threads)?;
-    let (ready, receiver) = unbounded_channel();
-    let (committed, committer_done) = tokio::sync::oneshot::channel::<()>();
-    if let Some(committer) = committer {
-        let task = async move {
-            committer.run(receiver).await;
-            committed.send(()).ok();
-        };
-        attempt.env.spawn("commit", Box::pin(task));
-    } else {
-        drop(committed);
-    }
-    started(Control(attempt.clone()));
-    let summary = outcome(&attempt, &recovered, false, from);
-    let shared = Arc::new((plan, recovered));
-    let ready = Mutex::new(attempt.settings.checkpoint_interval.map(|_| ready));
-    let seats = (0..workers).map(|worker| Some((shared.clone(), attempt.env.seat(worker))));
-    let (seats, owner) = (Mutex::new(seats.collect::<Vec<_>>()), attempt.clone());
-    drop(shared);
-    let work = move |allocator: Allocator| {
-        let index = allocator.index();
-        let ready = if index == 0 { lock(&ready).take() } else { None };
-        let (shared, mut seat) = lock(&seats)[index].take().expect("each worker starts once");
-        let result = catch_unwind(AssertUnwindSafe(|| {
-            work(index, workers, allocator, shared, &owner, ready, &mut *seat);
-        }));
-        if let Err(panic) = result {
-            owner.fail(Error::Panic { worker: index, message: message(&*panic) });
-        }
-        owner.worker_left();
-    };
-    // Timely's builders can only be built on threads of its own; these are the engine's workers.
-    let guards = timely::communication::initialize_from(builders, guard, work).map_err(threads)?;
-    let owner = attempt.clone();
-    let checkpoints = attempt.settings.checkpoint_interval.is_some();
-    block_on(&*attempt.env, async move {
-        owner.ended().await;
-        if owner.is_over() {
-            let moment = owner.env.sleep(LEAVE_MAX);
-            futures::future::select(std::pin::pin!(owner.all_left()), moment).await;
-        } else {
-            // The committer ends after the coordinator, which went with its worker.
-            if committer_done.await.is_err() && checkpoints && !owner.is_over() {
-                owner.fail(Error::Committer);
-            }
-        }
-    });
-    if attempt.workers_running() == 0 {
-        drop(guards);
-    } else {
-        // A worker hangs in a user's function; nobody waits for it.
-        std::mem::forget(guards);
-    }
-    check_failure(&attempt, &log)?;
-    attempt.end();
-    let observed = &attempt.observed;
-    Ok(Outcome {
-        finished: attempt.is_finished(),
-        records_in: observed.records_in(),
-        records_out: observed.records_out(),
-        checkpoints: observed.checkpoints(),
-        ..summary
-    })
-}
-
-/// One worker, from its restored state to the end of its dataflow.
-fn work(
-    index: usize,
-    workers: usize,
-    allocator: Allocator,
-    shared: Arc<(Checked, Recovered)>,
-    attempt: &Arc<Attempt>,
-    ready: Option<UnboundedSender<Ready>>,
-    seat: &mut dyn Seat,
-) {
-    if seat.turn(Duration::ZERO) == Turn::Dead {
-        return;
-    }
-    let mut timely = timely::worker::Worker::new(WorkerConfig::default(), allocator, None);
-    let worker = Worker::new(index, workers, attempt.clone(), shared.1.key_groups);
-    let built: Result<Rc<Pacer>, Error> = timely.dataflow::<u64, _, _>(|scope| {
-        dataflow::build(scope, &shared.0, &shared.1, &worker, ready)
-    });
-    drop(shared);
-    let pacer = match built {
-        Ok(pacer) => pacer,
-        Err(error) => {
-            attempt.fail(error);
-            return;
-        }
-    };
-    let env = &attempt.env;
-    loop {
-        let due = pacer.due();
-        let idle = due.map_or(PARK_MAX, |due| due.saturating_sub(env.monotonic()).min(PARK_MAX));
-        let Turn::Step(idle) = seat.turn(idle) else { return };
-        if attempt.is_over() {
-            // Invariant 6: not one step more, so nothing that is dropped now is ever told to others.
-            return;
-        }
-        if due.is_some_and(|due| due <= env.monotonic()) {
-            pacer.activate();
-        }
-        if !timely.step_or_park(Some(idle)) {
-            return;
-        }
-        worker.release();
-    }
-}
-
-fn message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message").to_owned()
 }

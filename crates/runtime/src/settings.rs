@@ -7,8 +7,10 @@ use highwater_state::DEFAULT_KEY_GROUPS;
 /// How a job runs. Nothing here changes its results.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How many workers (threads) there are; a restart may have another number.
+    /// How many workers (threads) there are in each process; a restart may have another number.
     pub workers: usize,
+    /// How many processes run the job together; a restart may have another number.
+    pub processes: usize,
     /// About how long an epoch is while nothing is overdue; it grows under load.
     pub epoch: Duration,
     /// When operators over whole batches run, and whether the job waits for more.
@@ -29,6 +31,13 @@ pub struct Settings {
     pub fresh: bool,
     /// Rows go from worker to worker as bytes, as they do between processes, and not as they are: for tests.
     pub exchange_bytes: bool,
+}
+
+impl Settings {
+    /// How many workers there are in all processes together.
+    pub fn all_workers(&self) -> usize {
+        self.workers * self.processes
+    }
 }
 
 /// When operators over whole batches (`update_state_by_key`) run, and whether the job waits for more than there is.
@@ -59,6 +68,7 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             workers: 1,
+            processes: 1,
             epoch: Duration::from_millis(10),
             trigger: Trigger::Every(Duration::from_secs(1)),
             checkpoint_interval: Some(Duration::from_secs(1)),

@@ -313,10 +313,7 @@ fn sort(error: &Error) -> Sort {
     match error {
         Error::Fenced(_) => Sort::Fenced,
         Error::Log(error) => of_the_log(error),
-        Error::InDoubt(_) => Sort::Unavailable,
-        Error::Refused { why, .. } if why.contains("the last checkpoint failed") => {
-            Sort::Unavailable
-        }
+        Error::InDoubt(_) | Error::LastCheckpoint(_) => Sort::Unavailable,
         Error::Refused { .. } => Sort::Damage,
         Error::Operator { source, .. } => {
             source.downcast_ref::<LogError>().map_or(Sort::Bug, of_the_log)

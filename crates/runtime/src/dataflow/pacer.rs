@@ -44,6 +44,8 @@ pub(crate) struct Tick {
     pub(crate) clock_ms: u64,
     /// The number of the trigger that the epoch belongs to.
     pub(crate) trigger: u64,
+    /// Sources pause: too much is committed and not yet published.
+    pub(crate) held_back: bool,
     /// This is the last tick.
     pub(crate) closing: Option<Closing>,
 }
@@ -219,7 +221,13 @@ impl State {
             self.next_trigger = NextTrigger::after(worker, now);
         }
         self.clock_ms = self.clock_ms.max(attempt.env.wall_clock_ms());
-        let tick = Tick { epoch, clock_ms: self.clock_ms, trigger: self.trigger, closing };
+        let tick = Tick {
+            epoch,
+            clock_ms: self.clock_ms,
+            trigger: self.trigger,
+            held_back: attempt.is_held_back(),
+            closing,
+        };
         self.send(tick, worker, output);
         self.pace(worker, now);
         let observed = &attempt.observed;

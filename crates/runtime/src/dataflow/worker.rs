@@ -34,6 +34,8 @@ pub(crate) struct Worker {
     final_interval: Cell<Option<u32>>,
     /// On worker 0: all sources are at their end.
     pub(crate) sources_ended: Cell<bool>,
+    /// As the last tick said.
+    held_back: Cell<bool>,
     in_flight: RefCell<InFlight>,
     blocked: Cell<bool>,
     sources: RefCell<Vec<Activator>>,
@@ -81,6 +83,7 @@ impl Worker {
             retire: Cell::new(None),
             final_interval: Cell::new(None),
             sources_ended: Cell::new(false),
+            held_back: Cell::new(false),
             in_flight: RefCell::default(),
             blocked: Cell::new(false),
             sources: RefCell::default(),
@@ -108,6 +111,7 @@ impl Worker {
     }
 
     pub(crate) fn publish_tick(&self, tick: Tick) {
+        self.held_back.set(tick.held_back);
         let interval = tick.epoch.interval();
         if tick.closing.is_some() {
             self.final_interval.set(Some(interval));
@@ -143,7 +147,7 @@ impl Worker {
     /// Whether sources must not read now. They are activated when that changes.
     pub(crate) fn must_wait(&self) -> bool {
         let full = self.in_flight.borrow().total >= self.attempt.settings.in_flight_bytes;
-        let wait = full || self.attempt.is_held_back();
+        let wait = full || self.held_back.get();
         if wait {
             self.blocked.set(true);
         }

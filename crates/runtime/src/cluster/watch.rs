@@ -1,0 +1,160 @@
+//! What signals of other processes mean for a running attempt.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::link::{Event, Link};
+use super::messages::{self, Greeting, Signal, Totals};
+use super::{Cluster, shown};
+use crate::Error;
+use crate::attempt::{Attempt, Control, lock};
+
+/// When timely's own connection breaks, the control connection usually says why; so long it is waited for that.
+const REASON: Duration = Duration::from_millis(300);
+
+/// How often process 0 is told what the others do.
+const REPORT: Duration = Duration::from_millis(500);
+
+/// The other processes of a running attempt.
+pub(crate) struct Watch {
+    attempt: Arc<Attempt>,
+    links: Vec<Option<Link>>,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    /// What each process has done, once its part of the dataflow has come to its end.
+    ended: Vec<Option<Totals>>,
+    /// Process 0 says that all is over.
+    done: Option<bool>,
+}
+
+impl Watch {
+    /// Begins to listen to the other processes on behalf of `attempt`.
+    pub(crate) fn start(cluster: Cluster, attempt: &Arc<Attempt>) -> Arc<Self> {
+        let Cluster { hosts, links, events, report, .. } = cluster;
+        let known = Known { ended: vec![None; hosts.len()], done: None };
+        let watch = Arc::new(Watch { attempt: attempt.clone(), links, known: Mutex::new(known) });
+        let (listening, timely) = (watch.clone(), report);
+        fail_on_broken_connections(attempt, &hosts);
+        let listen = move || {
+            // Keeps the channel open, so that it ends with the process.
+            let _open = timely;
+            while let Ok(event) = events.recv() {
+                listening.handle(event, &hosts);
+            }
+        };
+        attempt.env.spawn_thread("watch", Box::new(listen));
+        if attempt.process > 0 {
+            attempt.env.spawn("report", Box::pin(watch.clone().report()));
+        }
+        watch
+    }
+
+    /// Tells process 0 every now and then what this process does, for people.
+    async fn report(self: Arc<Self>) {
+        while !self.attempt.is_over() {
+            let status = Control(self.attempt.clone()).report();
+            self.tell_zero(Signal::Status(Box::new(status)));
+            self.attempt.env.sleep(REPORT).await;
+        }
+    }
+
+    fn handle(&self, event: Event, hosts: &[String]) {
+        let attempt = &self.attempt;
+        let control = || Control(attempt.clone());
+        match event {
+            Event::Said(_, Signal::Stop) => control().stop(),
+            Event::Said(_, Signal::CheckpointNow) => control().request_checkpoint(),
+            Event::Said(_, Signal::Status(report)) => attempt.observed.set_other(*report),
+            Event::Said(process, Signal::Ended(totals)) => {
+                lock(&self.known).ended[process] = Some(totals);
+                attempt.notify();
+            }
+            Event::Said(0, Signal::Done { finished }) => {
+                lock(&self.known).done = Some(finished);
+                attempt.notify();
+            }
+            Event::Said(process, Signal::Failed { why }) => {
+                attempt.fail(Error::Peer { process: shown(hosts, process), why });
+            }
+            Event::Lost(process, why) if lock(&self.known).done.is_none() => {
+                attempt.fail(Error::Peer { process: shown(hosts, process), why });
+            }
+            Event::Knocked(Greeting::Hello(_), mut stream) => {
+                let why = format!("attempt {} is running with all its processes", attempt.number);
+                messages::write(&mut stream, &Signal::NotNow { why }).ok();
+            }
+            Event::Lost(..) | Event::Said(..) | Event::Knocked(Greeting::Join { .. }, _) => {}
+        }
+    }
+
+    /// Tells process 0.
+    pub(crate) fn tell_zero(&self, signal: Signal) {
+        if let Some(Some(link)) = self.links.first() {
+            link.send(signal);
+        }
+    }
+
+    /// Tells every other process, and waits until that is on its way.
+    pub(crate) fn tell_all(&self, signal: &Signal) {
+        super::tell_all(&self.links, signal);
+    }
+
+    /// At process 0: waits until the parts of all others have come to their end, or the attempt has failed.
+    pub(crate) async fn all_ended(&self) {
+        let ended = || lock(&self.known).ended.iter().skip(1).all(Option::is_some);
+        self.attempt.wait_until(|| ended() || self.attempt.is_over()).await;
+    }
+
+    /// What all others have done, when their parts have come to their end.
+    pub(crate) fn totals(&self) -> Totals {
+        let known = lock(&self.known);
+        known.ended.iter().flatten().fold(Totals::default(), |sum, one| Totals {
+            records_in: sum.records_in + one.records_in,
+            records_out: sum.records_out + one.records_out,
+        })
+    }
+
+    /// At the other processes: waits until process 0 says that all is over, and whether the job is finished, or the attempt has failed.
+    pub(crate) async fn done(&self) -> Option<bool> {
+        let done = || lock(&self.known).done;
+        self.attempt.wait_until(|| done().is_some() || self.attempt.is_over()).await;
+        done()
+    }
+
+    /// At process 0: the attempt is over, and that others leave now is no failure.
+    pub(crate) fn dismiss(&self, finished: bool) {
+        lock(&self.known).done = Some(finished);
+        self.tell_all(&Signal::Done { finished });
+    }
+}
+
+/// Timely's communication threads know only how to panic. What they do then is this: the attempt fails, and the thread stays where it is,
+/// so that nothing is unwound and dropped.
+fn fail_on_broken_connections(attempt: &Arc<Attempt>, hosts: &[String]) {
+    static CURRENT: Mutex<Option<(Arc<Attempt>, Vec<String>)>> = Mutex::new(None);
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    *lock(&CURRENT) = Some((attempt.clone(), hosts.to_vec()));
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let thread = std::thread::current();
+            let name = thread.name().unwrap_or_default();
+            let remote = name
+                .strip_prefix("timely:send-")
+                .or_else(|| name.strip_prefix("timely:recv-"))
+                .and_then(|number| number.parse().ok());
+            let Some(process) = remote else { return before(panic) };
+            std::thread::sleep(REASON);
+            if let Some((attempt, hosts)) = lock(&CURRENT).clone() {
+                let why = "the data connection is broken".to_owned();
+                attempt.fail(Error::Peer { process: shown(&hosts, process), why });
+            }
+            loop {
+                std::thread::park();
+            }
+        }));
+    });
+}
