@@ -81,7 +81,9 @@ fn highwater_rate(
     if !checkpoints {
         words.push("--no-checkpoints".to_owned());
     }
-    let options = Alone::parse_from(words).options;
+    // Measured in this process.
+    let options =
+        Options { restart: highwater::Restart::Never, ..Alone::parse_from(words).options };
     let rate = Arc::new(Mutex::new(0.0));
     let measured = rate.clone();
     let watch = move |control: &highwater::Control| {

@@ -24,14 +24,14 @@ enum What {
     /// From a kill to the first row out of the last operator, and to the first published one.
     Recovery(recovery::Arguments),
     /// CSV files in, running count and sum per bidder, CSV files out.
-    W6(w6::Arguments),
+    W6(Box<w6::Arguments>),
 }
 
 fn main() -> highwater::Result<()> {
     match Arguments::parse().what {
         What::Keyed(arguments) => keyed::run(&arguments),
         What::Recovery(arguments) => recovery::run(&arguments),
-        What::W6(arguments) => w6::run(arguments),
+        What::W6(arguments) => w6::run(*arguments),
     }
 }
 

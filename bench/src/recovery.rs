@@ -97,9 +97,17 @@ fn job(arguments: &Arguments) -> highwater::Result<()> {
     let Arguments { keys, workers, folder, .. } = arguments;
     let keys = *keys;
     let checkpoints = format!("{folder}/checkpoints");
-    let options =
-        ["job", "--quiet", "--checkpoints", &checkpoints, "--workers", &workers.to_string()]
-            .map(str::to_owned);
+    let options = [
+        "job",
+        "--quiet",
+        "--restart",
+        "never",
+        "--checkpoints",
+        &checkpoints,
+        "--workers",
+        &workers.to_string(),
+    ]
+    .map(str::to_owned);
     let watch = move |control: &highwater::Control| {
         let control = control.clone();
         std::thread::spawn(move || {

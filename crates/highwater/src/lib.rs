@@ -39,6 +39,7 @@ mod metrics;
 mod options;
 mod progress;
 mod run;
+mod supervise;
 pub mod testing;
 mod voice;
 
@@ -48,6 +49,7 @@ pub use highwater_env as env;
 pub use highwater_runtime::{Control, Outcome, Settings, Trigger, observe};
 pub use options::Options;
 pub use run::{Runner, run};
+pub use supervise::Restart;
 
 /// What most jobs import.
 pub mod prelude {

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use clap::Args;
+use highwater_runtime::cluster::Place;
 use highwater_runtime::{Settings, Trigger};
+
+use crate::{Error, Restart};
 
 /// The options that every job has. A program with options of its own flattens these into them.
 ///
@@ -25,9 +28,27 @@ use highwater_runtime::{Settings, Trigger};
 // What is said above is for programmers, and not for who asks a job for help.
 #[command(about = None, long_about = None)]
 pub struct Options {
-    /// How many workers (threads); may be another number at every start.
+    /// How many workers (threads) in each process; may be another number at every start.
     #[arg(long, short, env = "HIGHWATER_WORKERS", value_name = "N", default_value_t = 1)]
     pub workers: usize,
+
+    /// How many processes; may be another number at every start. All are started here, unless there are `--hosts`.
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "hosts")]
+    pub processes: usize,
+
+    /// The processes of the job on several machines: `host:port` of each, separated by commas. Every machine runs the same command, but
+    /// for its `--process`.
+    #[arg(long, value_name = "HOSTS", value_delimiter = ',', requires = "process")]
+    pub hosts: Option<Vec<String>>,
+
+    /// Which of the `--hosts` this one is, from 0.
+    #[arg(long, value_name = "P", requires = "hosts")]
+    pub process: Option<usize>,
+
+    /// Whether the job is started again when it fails: never, exponential, fixed or failure-rate, with settings behind commas
+    /// (`exponential,first=50ms,longest=30s,quiet=60s`; `fixed,delay=1s,times=10`; `failure-rate,failures=3,within=60s,delay=1s`).
+    #[arg(long, value_name = "STRATEGY", default_value = "exponential")]
+    pub restart: Restart,
 
     /// Where checkpoints are kept: a folder, or `memory:` (by default `.highwater/` and the name of the job).
     #[arg(long, env = "HIGHWATER_CHECKPOINTS", value_name = "LOCATION")]
@@ -76,6 +97,26 @@ pub struct Options {
 }
 
 impl Options {
+    /// Whether the job runs in processes of its own, which are started again. Where no checkpoints outlive a process there is nothing
+    /// that another one could go on from.
+    pub(crate) fn is_supervised(&self) -> bool {
+        let durable = !self.no_checkpoints && self.checkpoints.as_deref() != Some("memory:");
+        self.restart != Restart::Never && durable
+    }
+
+    /// Opens the door of this process among others, if there are `--hosts`.
+    pub(crate) fn place(&self) -> Result<Option<Place>, Error> {
+        if self.processes > 1 {
+            let text = "several processes need a supervisor and checkpoints that outlive them: leave out `--restart never`, `--no-checkpoints` and \
+                        `memory:`, or start each process with --hosts and --process";
+            return Err(highwater_runtime::Error::Setting(text.to_owned()).into());
+        }
+        match (&self.hosts, self.process) {
+            (Some(hosts), Some(process)) => Ok(Some(Place::open(process, hosts.clone())?)),
+            _ => Ok(None),
+        }
+    }
+
     /// The engine's settings that these options stand for.
     pub fn settings(&self) -> Settings {
         Settings {
@@ -92,7 +133,7 @@ impl Options {
 }
 
 /// `250ms`, `1s`, `2m`, `1h`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let ms = match unit {
@@ -115,7 +156,7 @@ fn trigger(text: &str) -> Result<Trigger, String> {
 }
 
 /// A duration that isn't nothing.
-fn some_time(text: &str) -> Result<Duration, String> {
+pub(crate) fn some_time(text: &str) -> Result<Duration, String> {
     duration(text).and_then(|time| match time.is_zero() {
         true => Err("it must be more than nothing".to_owned()),
         false => Ok(time),

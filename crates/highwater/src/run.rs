@@ -7,12 +7,14 @@ use std::sync::Arc;
 use clap::{FromArgMatches, Parser};
 use highwater_env::{Env, RealEnv};
 use highwater_log::Store;
-use highwater_runtime::{Control, Outcome};
+use highwater_runtime::cluster::Place;
+use highwater_runtime::{Control, Outcome, Settings};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::front::Front;
+use crate::supervise::{self, Begin, Supervisor};
 use crate::voice::Voice;
-use crate::{Job, Options, Result};
+use crate::{Job, Options, Restart, Result};
 
 /// Runs the job `name` with the options of the command line, until its sources end or it is stopped.
 ///
@@ -100,43 +102,92 @@ impl Runner {
     /// # Errors
     ///
     /// As [`run`](fn@run).
-    pub fn run<R>(self, job: impl FnOnce(&Job) -> R) -> Result<Outcome> {
-        let options = self.options.unwrap_or_else(default_options);
-        let name = &self.name;
-        let voice = Voice::new(name, &options);
+    pub fn run<R>(mut self, job: impl FnOnce(&Job) -> R) -> Result<Outcome> {
+        let options = self.options.take().unwrap_or_else(default_options);
+        let voice = Voice::new(&self.name, &options);
+        let env: Arc<dyn Env> = Arc::new(RealEnv::new()?);
+        if let Some(supervisor) = Supervisor::of_this_process()? {
+            let begin = supervisor.begin(&options, &env)?;
+            supervisor.end(self.attempt(&options, voice, &env, Some((supervisor, begin)), job));
+        }
+        if options.is_supervised() {
+            return supervise::run(&self.name, &options, &voice, &env);
+        }
+        self.attempt(&options, voice, &env, None, job)
+    }
+
+    /// Runs one attempt in this process.
+    fn attempt<R>(
+        self,
+        options: &Options,
+        voice: Voice,
+        env: &Arc<dyn Env>,
+        supervised: Option<(&'static Supervisor, (Begin, Option<Place>))>,
+        job: impl FnOnce(&Job) -> R,
+    ) -> Result<Outcome> {
         abort_on_panic();
+        let (supervisor, place, begin) = match supervised {
+            Some((supervisor, (begin, place))) => (Some(supervisor), place, Some(begin)),
+            None => (None, options.place()?, None),
+        };
+        let restarted = begin.as_ref().is_some_and(|begin| begin.restarts > 0);
+        let begun = begin.as_ref().is_some_and(|begin| begin.begun);
         let graph = Job::new();
         job(&graph);
         let plan = graph.into_plan();
-        let env: Arc<dyn Env> = Arc::new(RealEnv::new()?);
+        let name = &self.name;
         let location = match &options.checkpoints {
             Some(location) => location.clone(),
             None => format!(".highwater/{name}"),
         };
         let location = if options.no_checkpoints { "memory:" } else { location.as_str() };
         let store = Store::open(location)?;
-        voice.say(&match location {
-            _ if options.no_checkpoints => "no checkpoints".to_owned(),
-            "memory:" => "checkpoints in memory".to_owned(),
-            location => format!("checkpoints in {location}"),
-        });
+        // Process 0 speaks for all.
+        let leads = place.as_ref().is_none_or(|place| place.process() == 0);
+        if !restarted && leads {
+            voice.say(&match location {
+                _ if options.no_checkpoints => "no checkpoints".to_owned(),
+                "memory:" => "checkpoints in memory".to_owned(),
+                location => format!("checkpoints in {location}"),
+            });
+        }
         let lasting = Some(location).filter(|location| *location != "memory:");
-        let mut front = Front::open(name, voice, &options, lasting, &env)?;
+        let mut front = match leads {
+            true => Some(Front::open(name, voice.clone(), options, lasting, env)?),
+            false => None,
+        };
         let mut signals = None;
         let started = |control: Control| {
-            signals = stop_on_signals(&front.voice, &control);
-            front.started(&control);
+            if let Some(begin) = begin {
+                control.observed().set_history(begin.restarts, begin.last_failure);
+            }
+            match supervisor {
+                Some(supervisor) => supervisor.steer(&control),
+                None => signals = stop_on_signals(&voice, &control),
+            }
+            if let Some(front) = &mut front {
+                front.started(&control);
+            }
             if let Some(watch) = self.on_start {
                 watch(&control);
             }
         };
-        let outcome =
-            highwater_runtime::run(name, plan, options.settings(), env.clone(), store, started);
+        // `--fresh` forgets what was before the job was started, not what its own attempts have done.
+        let settings = Settings { fresh: options.fresh && !begun, ..options.settings() };
+        let outcome = match place {
+            Some(place) => {
+                let env = env.clone();
+                highwater_runtime::run_process(name, plan, settings, env, store, place, started)
+            }
+            None => highwater_runtime::run(name, plan, settings, env.clone(), store, started),
+        };
         // From here on signals do what they do without a job.
         if let Some(signals) = signals {
             signals.close();
         }
-        front.ended(outcome.as_ref());
+        if let Some(front) = front {
+            front.ended(outcome.as_ref());
+        }
         Ok(outcome?)
     }
 }
@@ -147,7 +198,8 @@ fn default_options() -> Options {
         #[command(flatten)]
         options: Options,
     }
-    Alone::parse_from(["highwater"]).options
+    // A program that says nothing of how it is started isn't started again: it may be a test.
+    Options { restart: Restart::Never, ..Alone::parse_from(["highwater"]).options }
 }
 
 /// Invariant 6 in real life: a worker or a task of the engine that panics takes the process down from the hook, before anything is
@@ -162,6 +214,11 @@ fn abort_on_panic() {
             let ours = ["timely:work", "highwater-task"];
             let name = thread.name().unwrap_or_default();
             if ours.iter().any(|ours| name.starts_with(ours)) {
+                let payload = panic.payload();
+                let text = payload.downcast_ref::<String>().map(String::as_str);
+                let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
+                let place = panic.location().map_or_else(String::new, |at| format!(" at {at}"));
+                Supervisor::panicked(&format!("a panic{place}: {}", text.unwrap_or("no message")));
                 eprintln!(
                     "the thread `{name}` panicked; the process ends here, and nothing committed is lost"
                 );

@@ -21,7 +21,8 @@ pub fn job() -> Option<highwater::Result<()>> {
 /// The job of `program.rs` in `folder`, with a checkpoint every 50 ms.
 pub fn numbers(folder: &Path, limit: Option<u64>, rate: u64) -> Command {
     let mut command = command(this_program(), folder, limit, rate);
-    command.args(["--checkpoint-interval", "50ms"]);
+    // What is asked, paused and killed is the process itself.
+    command.args(["--checkpoint-interval", "50ms", "--restart", "never"]);
     command
 }
 

@@ -58,8 +58,12 @@ pub fn a_running_job_says_what_it_does() {
 pub fn a_checkpoint_when_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let (folder, place) = (folder.path(), place(folder.path()));
-    let _job =
-        start(command(this_program(), folder, None, 20_000).args(["--checkpoint-interval", "1h"]));
+    let _job = start(command(this_program(), folder, None, 20_000).args([
+        "--checkpoint-interval",
+        "1h",
+        "--restart",
+        "never",
+    ]));
     let (status, mut client) = asked(&place, "rows are read", |status| status.records_out > 100);
     assert_eq!(status.leader.checkpoints.committed, 0);
     let mut before = 0;
@@ -90,8 +94,12 @@ pub fn a_job_without_checkpoints() {
 pub fn a_stop_takes_a_last_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let (folder, place) = (folder.path(), place(folder.path()));
-    let mut job =
-        start(command(this_program(), folder, None, 20_000).args(["--checkpoint-interval", "1h"]));
+    let mut job = start(command(this_program(), folder, None, 20_000).args([
+        "--checkpoint-interval",
+        "1h",
+        "--restart",
+        "never",
+    ]));
     let (_, mut client) = asked(&place, "rows are read", |status| status.records_out > 100);
     let Answer::Stopping(_) = client.ask(Command::Stop).unwrap() else { panic!() };
     let Some(Answer::Ended(ended)) = client.next(None).unwrap() else { panic!() };

@@ -52,7 +52,16 @@ pub fn run(folder: &Path) -> highwater::Result<()> {
     let workers = std::env::var(WORKERS_VARIABLE).expect("the number of workers is set");
     let checkpoints = folder.join("checkpoints");
     let checkpoints = checkpoints.to_str().expect("temporary folders have plain names");
-    let arguments = ["kill", "--quiet", "--workers", &workers, "--checkpoints", checkpoints];
+    let arguments = [
+        "kill",
+        "--quiet",
+        "--restart",
+        "never",
+        "--workers",
+        &workers,
+        "--checkpoints",
+        checkpoints,
+    ];
     let times = ["--checkpoint-interval", "80ms", "--trigger", "80ms"];
     let Arguments { options } = Arguments::parse_from(arguments.into_iter().chain(times));
     let quota = std::env::var(QUOTA_VARIABLE).ok().map(|rows| rows.parse().expect("a number"));

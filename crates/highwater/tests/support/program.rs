@@ -16,6 +16,8 @@ const LIMIT: &str = "HIGHWATER_TEST_LIMIT";
 const RATE: &str = "HIGHWATER_TEST_RATE";
 /// A file that the job makes when it reads its 1000th row, in which it then hangs.
 pub const HANG: &str = "HIGHWATER_TEST_HANG";
+/// If set, the job's function panics at its row number 1000.
+pub const PANIC: &str = "HIGHWATER_TEST_PANIC";
 
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
@@ -56,7 +58,9 @@ fn job(out: &str) -> highwater::Result<()> {
     let rate = variable(RATE).and_then(|rate| rate.parse().ok());
     highwater::run("numbers", |graph| {
         let hang = variable(HANG);
+        let panic = variable(PANIC).is_some();
         let number = move |index| {
+            assert!(index != 1000 || !panic, "row {index} is bad");
             if let (1000, Some(file)) = (index, &hang) {
                 std::fs::write(file, "").unwrap();
                 loop {
@@ -97,7 +101,12 @@ pub fn command<S: AsRef<OsStr>>(
 
 /// Says in `command` what the job is to be.
 pub fn describe(command: &mut Command, folder: &Path, limit: Option<u64>, rate: u64) {
-    command.env(OUT, folder.join("out")).env_remove(LIMIT).env_remove(RATE).env_remove(HANG);
+    command
+        .env(OUT, folder.join("out"))
+        .env_remove(LIMIT)
+        .env_remove(RATE)
+        .env_remove(HANG)
+        .env_remove(PANIC);
     command
         .current_dir(folder)
         .env_remove("HIGHWATER_CHECKPOINTS")
