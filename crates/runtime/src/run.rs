@@ -346,7 +346,7 @@ async fn end_together(attempt: &Attempt, others: &Watch) -> bool {
         return finished;
     }
     if !attempt.is_over() {
-        others.tell_zero(Signal::Ended(totals(attempt)));
+        others.end(totals(attempt));
     }
     others.done().await.unwrap_or(false)
 }

@@ -26,6 +26,8 @@ pub(crate) struct Watch {
 struct Known {
     /// What each process has done, once its part of the dataflow has come to its end.
     ended: Vec<Option<Totals>>,
+    /// This process' own part has come to its end; from then on only process 0 matters to it, and others may leave before it.
+    ended_here: bool,
     /// Process 0 says that all is over.
     done: Option<bool>,
 }
@@ -34,7 +36,7 @@ impl Watch {
     /// Begins to listen to the other processes on behalf of `attempt`.
     pub(crate) fn start(cluster: Cluster, attempt: &Arc<Attempt>) -> Arc<Self> {
         let Cluster { hosts, links, events, report, .. } = cluster;
-        let known = Known { ended: vec![None; hosts.len()], done: None };
+        let known = Known { ended: vec![None; hosts.len()], ended_here: false, done: None };
         let watch = Arc::new(Watch { attempt: attempt.clone(), links, known: Mutex::new(known) });
         let (listening, timely) = (watch.clone(), report);
         fail_on_broken_connections(attempt, &hosts);
@@ -79,7 +81,7 @@ impl Watch {
             Event::Said(process, Signal::Failed { why }) => {
                 attempt.fail(Error::Peer { process: shown(hosts, process), why });
             }
-            Event::Lost(process, why) if lock(&self.known).done.is_none() => {
+            Event::Lost(process, why) if self.is_needed(process) => {
                 attempt.fail(Error::Peer { process: shown(hosts, process), why });
             }
             Event::Knocked(Greeting::Hello(_), mut stream) => {
@@ -88,6 +90,18 @@ impl Watch {
             }
             Event::Lost(..) | Event::Said(..) | Event::Knocked(Greeting::Join { .. }, _) => {}
         }
+    }
+
+    /// Whether the attempt still needs this other process.
+    fn is_needed(&self, process: usize) -> bool {
+        let known = lock(&self.known);
+        known.done.is_none() && (process == 0 || !known.ended_here)
+    }
+
+    /// Tells process 0 that this process' part of the dataflow has come to its end.
+    pub(crate) fn end(&self, totals: Totals) {
+        lock(&self.known).ended_here = true;
+        self.tell_zero(Signal::Ended(totals));
     }
 
     /// Tells process 0.
