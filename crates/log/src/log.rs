@@ -81,6 +81,17 @@ enum Own {
     Sent,
 }
 
+/// An append that succeeded.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Sent {
+    /// It was sent once.
+    Once,
+    /// It was sent again, and was there, from an earlier time or this one.
+    Found,
+    /// It was sent again, and wasn't there. An earlier one may have arrived unseen, and been collected by a successor.
+    Again,
+}
+
 /// An append that came to no end.
 #[derive(Debug)]
 enum Failed {
@@ -134,7 +145,9 @@ impl Log {
     ///
     /// If the store can't be read, or the log is another job's. Damage is no error but a fact.
     pub async fn read(&self) -> Result<Facts, LogError> {
-        self.read_again(&Facts::default()).await
+        let facts = self.read_again(&Facts::default()).await?;
+        self.settle(&facts).await?;
+        Ok(facts)
     }
 
     /// Like [`Log::read`], but takes whole entries that are still there from `known`: entries never change.
@@ -164,12 +177,19 @@ impl Log {
                 entries.insert(number, found);
             }
         }
-        let facts = Facts { entries };
-        // All entries are in one directory, and each was synced before it got its name.
-        if let Some(tail) = facts.tail() {
-            self.make_durable(&names::entry(tail)).await?;
+        Ok(Facts { entries })
+    }
+
+    /// Makes sure that entries which were merely found to be there are durable. All are in one directory, and each was synced
+    /// before it got its name, so that one of them does for all.
+    async fn settle(&self, facts: &Facts) -> Result<(), LogError> {
+        for number in facts.entries.keys().rev() {
+            // One that is gone was collected since it was read.
+            if self.make_durable(&names::entry(*number)).await? {
+                break;
+            }
         }
-        Ok(facts)
+        Ok(())
     }
 
     /// What is at one number.
@@ -208,8 +228,10 @@ impl Log {
         let damage = |why| LogError::Damaged(Damage { path: self.shown(&name), why, kind: None });
         match self.read_entry(number).await? {
             Some(Found::Sound(entry)) if entry.checkpoint().is_some() => {
-                self.make_durable(&name).await?;
-                Ok(Committed::new(number))
+                match self.make_durable(&name).await? {
+                    true => Ok(Committed::new(number)),
+                    false => Err(damage(Why::Missing)),
+                }
             }
             Some(Found::Sound(entry)) => {
                 Err(damage(Why::Malformed(format!("{}, not a checkpoint", entry.describe()))))
@@ -225,16 +247,11 @@ impl Log {
     ///
     /// If the store can't be read.
     pub async fn taken_over(&self, attempt: u64) -> Result<Option<String>, LogError> {
-        let listed = self.list(names::LOG).await?;
-        let Some(tail) = listed.iter().filter_map(|name| names::entry_number(name)).max() else {
-            return Ok(None);
-        };
-        Ok(match self.read_entry(tail).await? {
-            Some(Found::Sound(entry)) if entry.attempt > attempt => {
-                Some(format!("{}, {}", self.shown(&names::entry(tail)), entry.describe()))
-            }
-            _ => None,
-        })
+        let facts = self.look_again(&Facts::default(), attempt).await?;
+        let newest = facts.all_sound().rev().find(|entry| entry.attempt > attempt);
+        Ok(newest.map(|entry| {
+            format!("{}, {}", self.shown(&names::entry(entry.number)), entry.describe())
+        }))
     }
 
     /// A checkpoint entry of this log's attempt, as far as the log knows what to fill in: format, number,
@@ -276,13 +293,23 @@ impl Log {
             Own::Nothing => panic!("invariant 2: only a started attempt appends"),
             Own::Sent => return Err(AppendError::Ended),
         }
+        let fenced = |by| Err(AppendError::Fenced { path: self.shown(&name), by });
         match self.send(entry, &bytes).await? {
-            Ok(()) => {
+            Ok(sent @ (Sent::Found | Sent::Again))
+                if let Some(by) = self.taken_over(entry.attempt).await? =>
+            {
+                // Invariant 1: nobody stands above a number that was free, so a successor has collected it, and what it names.
+                if sent == Sent::Again {
+                    self.delete(std::slice::from_ref(&name)).await?;
+                }
+                fenced(by)
+            }
+            Ok(_) => {
                 let (attempt, tail) = (entry.attempt, entry.number);
                 *self.lock() = Own::After { attempt, tail };
                 Ok(Committed::new(entry.number))
             }
-            Err(Failed::Fenced { by }) => Err(AppendError::Fenced { path: self.shown(&name), by }),
+            Err(Failed::Fenced { by }) => fenced(by),
             Err(Failed::Unavailable { tries, why }) => {
                 Err(AppendError::Unavailable { path: self.shown(&name), tries, why })
             }
@@ -290,7 +317,7 @@ impl Log {
     }
 
     /// Writes an entry, and settles whether it is there.
-    async fn send(&self, entry: &Entry, bytes: &Bytes) -> Result<Result<(), Failed>, LogError> {
+    async fn send(&self, entry: &Entry, bytes: &Bytes) -> Result<Result<Sent, Failed>, LogError> {
         let name = names::entry(entry.number);
         let path = self.path(&name)?;
         let mut tries = Tries { log: self, made: 0 };
@@ -315,11 +342,12 @@ impl Log {
                     Err(_) => ReadBack::Unreachable,
                 },
             };
+            let sent = |repeated| if tries.made == 0 { Sent::Once } else { repeated };
             match after_append(outcome, &read_back, &entry.nonce) {
-                Appended::Done if outcome == Outcome::Written => return Ok(Ok(())),
+                Appended::Done if outcome == Outcome::Written => return Ok(Ok(sent(Sent::Again))),
                 // It was read, not answered: it may have been named, but not yet synced.
                 Appended::Done => match self.store.make_durable(&path).await {
-                    Ok(()) => return Ok(Ok(())),
+                    Ok(()) => return Ok(Ok(sent(Sent::Found))),
                     Err(error) => why = error.to_string(),
                 },
                 Appended::Fenced => {
@@ -399,9 +427,16 @@ impl Log {
         Some(parts.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join("/"))
     }
 
-    async fn make_durable(&self, name: &str) -> Result<(), LogError> {
+    /// Makes sure that what was found at `name` survives a loss of power; false if it isn't there any more.
+    async fn make_durable(&self, name: &str) -> Result<bool, LogError> {
         let path = self.path(name)?;
-        self.retried("sync", name, &|| self.store.make_durable(&path).boxed()).await
+        let there = || async {
+            match self.store.make_durable(&path).await {
+                Err(object_store::Error::NotFound { .. }) => Ok(false),
+                done => done.map(|()| true),
+            }
+        };
+        self.retried("sync", name, &|| there().boxed()).await
     }
 
     /// The content of `name`; none if it isn't there.

@@ -101,6 +101,18 @@ impl Store {
         }
     }
 
+    /// Makes sure that what was deleted in `folder` stays so after a loss of power.
+    ///
+    /// # Errors
+    ///
+    /// If that can't be made sure of.
+    pub async fn make_names_durable(&self, folder: &Path) -> object_store::Result<()> {
+        match &self.local {
+            Some(local) => local.make_names_durable(folder).await,
+            None => Ok(()),
+        }
+    }
+
     /// Files under `prefix` that a process left half written, or is writing at the moment. They are never
     /// listed as objects.
     ///

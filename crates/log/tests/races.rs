@@ -235,6 +235,97 @@ fn stale_and_failed_lists_are_seen_through() {
 }
 
 #[test]
+fn an_append_repeated_after_its_collection_is_taken_back() {
+    run(async {
+        let store = memory();
+        let (log, faulty) = open_faulty(&store, 1);
+        log.start(2, false).await.unwrap();
+        // It arrives, but that isn't seen. Before it is sent again a successor has gone on from it, and collected it.
+        faulty.next(Request::Put, &names::entry(1), Fault::Answer);
+        faulty.next(Request::Get, &names::entry(1), Fault::Before);
+        let successor = open(&store, 2);
+        let overtake = async move {
+            assert_eq!(successor.start(2, false).await.unwrap().attempt, 2);
+            commit(&successor, 2, Some(1), |_| {}).await.unwrap();
+            assert!(successor.delete(&[names::entry(1)]).await.unwrap().is_empty());
+        };
+        faulty.next(Request::Put, &names::entry(1), Fault::First(Box::pin(overtake)));
+        let error = commit(&log, 0, None, |_| {}).await.unwrap_err();
+        assert!(matches!(error, AppendError::Fenced { .. }), "{error}");
+        let left: Vec<u64> = log.read().await.unwrap().entries.into_keys().collect();
+        assert_eq!((left, faulty.left()), (vec![0, 2, 3], 0));
+    });
+}
+
+#[test]
+fn an_append_that_a_successor_goes_on_from_stays() {
+    run(async {
+        let store = memory();
+        let (log, faulty) = open_faulty(&store, 1);
+        log.start(2, false).await.unwrap();
+        // As above, but the successor has only started when it is sent again.
+        faulty.next(Request::Put, &names::entry(1), Fault::Answer);
+        faulty.next(Request::Get, &names::entry(1), Fault::Before);
+        let successor = open(&store, 2);
+        let overtake = async move {
+            let started = successor.start(2, false).await.unwrap();
+            assert_eq!(started.base(&whole(), true), Base::Checkpoint(1));
+        };
+        faulty.next(Request::Put, &names::entry(1), Fault::First(Box::pin(overtake)));
+        let error = commit(&log, 0, None, |_| {}).await.unwrap_err();
+        assert!(matches!(error, AppendError::Fenced { .. }), "{error}");
+        let left: Vec<u64> = log.read().await.unwrap().entries.into_keys().collect();
+        assert_eq!((left, faulty.left()), (vec![0, 1, 2], 0));
+    });
+}
+
+#[test]
+fn a_stale_list_does_not_hide_who_has_taken_over() {
+    run(async {
+        let store = memory();
+        history(&open(&store, 1), 1).await;
+        let successor = open(&store, 2);
+        successor.start(2, false).await.unwrap();
+        commit(&successor, 2, Some(1), |_| {}).await.unwrap();
+        let (log, faulty) = open_faulty(&store, 3);
+        faulty.next(Request::List, &names::entry(2), Fault::Hidden);
+        faulty.next(Request::List, &names::entry(3), Fault::Hidden);
+        let by = log.taken_over(0).await.unwrap();
+        assert!(by.as_ref().is_some_and(|by| by.contains(&names::entry(3))), "{by:?}");
+        assert_eq!(log.taken_over(2).await.unwrap(), None);
+    });
+}
+
+#[test]
+fn an_entry_collected_while_it_is_read_is_no_reason_to_fail() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = highwater_log::Store::open(directory.path().to_str().unwrap()).unwrap();
+    let mut race = Box::pin(async move {
+        history(&open(&store, 1), 3).await;
+        let (log, faulty) = open_faulty(&store, 2);
+        let newest = directory.path().join("jobs/flights").join(names::entry(3));
+        let collect = async move {
+            // The others are read first.
+            let mut polled = false;
+            std::future::poll_fn(|context| {
+                context.waker().wake_by_ref();
+                match std::mem::replace(&mut polled, true) {
+                    false => std::task::Poll::Pending,
+                    true => std::task::Poll::Ready(()),
+                }
+            })
+            .await;
+            std::fs::remove_file(newest).unwrap();
+        };
+        faulty.next(Request::Get, &names::entry(0), Fault::First(Box::pin(collect)));
+        assert_eq!(log.read().await.unwrap().tail(), Some(3));
+    });
+    // Without threads for files everything happens in order.
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    while race.as_mut().poll(&mut context).is_pending() {}
+}
+
+#[test]
 fn a_local_directory_serves_several_attempts() {
     let directory = tempfile::tempdir().unwrap();
     let store = highwater_log::Store::open(directory.path().to_str().unwrap()).unwrap();

@@ -145,7 +145,12 @@ pub(crate) async fn or_fenced(log: &Log, attempt: u64, error: Error) -> Error {
             tracing::info!(%error, by, "another attempt has taken over");
             Error::Fenced(format!("{by} has taken over"))
         }
-        _ => error,
+        Ok(None) => error,
+        // Whether it is damage can't be said now, and nobody should act as if it were.
+        Err(unknown) => {
+            tracing::warn!(%error, "whether another attempt has taken over isn't known");
+            Error::Log(unknown)
+        }
     }
 }
 

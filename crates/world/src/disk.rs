@@ -391,6 +391,31 @@ mod tests {
         assert!(torn.iter().flatten().any(|bytes| bytes != b"whole"));
     }
 
+    /// What is deleted first must not come back without what is deleted after it.
+    #[test]
+    fn a_collected_entry_never_comes_back_without_its_objects() {
+        let (entry, object) = (highwater_log::names::entry(1), "data/x".to_owned());
+        let mut came_back = 0;
+        for seed in 0..50 {
+            let disk = SimDisk::new(seed);
+            let world =
+                crate::World::new(seed, Vec::new(), crate::Media::Remote(Arc::default()), 1, false);
+            let log = highwater_log::Log::new(disk.open(), Path::default(), world.env(), "job");
+            let objects = disk.open().objects().clone();
+            for name in [&entry, &object] {
+                let put = objects.put(&Path::from(name.as_str()), "whole".into()).now_or_never();
+                put.unwrap().unwrap();
+            }
+            let left = log.delete(&[entry.clone(), object.clone()]).now_or_never().unwrap();
+            assert_eq!(left.unwrap(), Vec::<String>::new());
+            disk.lose_power();
+            let there = |name: &str| disk.lock().file(&FilePath::new("/").join(name)).is_ok();
+            assert!(!there(&entry), "it came back");
+            came_back += u32::from(there(&object));
+        }
+        assert!(came_back > 0, "of an object nobody minds");
+    }
+
     /// What the store above makes of a disk that breaks in the middle of a put.
     #[test]
     fn half_a_put_is_never_seen() {

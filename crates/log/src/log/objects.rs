@@ -41,12 +41,11 @@ impl Log {
                 Ok(_) => return Ok(object),
                 // Perhaps by this very call, if an answer was lost, so that it isn't known to be durable.
                 Err(object_store::Error::AlreadyExists { .. }) => match self.fetch(name).await? {
-                    Some(found) if found == *pieces.concat() => {
-                        self.make_durable(name).await?;
-                        return Ok(object);
+                    Some(found) if found != *pieces.concat() => {
+                        return Err(LogError::Conflict { path: self.shown(name) });
                     }
-                    Some(_) => return Err(LogError::Conflict { path: self.shown(name) }),
-                    None => "it exists, and then it doesn't".to_owned(),
+                    Some(_) if self.make_durable(name).await? => return Ok(object),
+                    _ => "it exists, and then it doesn't".to_owned(),
                 },
                 Err(error) => error.to_string(),
             };
@@ -126,6 +125,14 @@ impl Log {
         let mut left: Vec<String> = Vec::new();
         let deletes: Vec<_> = entries.iter().map(|(name, path)| self.remove(name, path)).collect();
         left.extend(stream::iter(deletes).buffer_unordered(AT_ONCE).concat().await);
+        // Invariant 1: after a loss of power an entry must not be back without what it names.
+        if !entries.is_empty() && !objects.is_empty() && left.is_empty() {
+            let folder = self.path(names::LOG)?;
+            if let Err(error) = self.store.make_names_durable(&folder).await {
+                tracing::warn!(%error, "deletions aren't durable; garbage stays until a later checkpoint");
+                left.extend(entries.iter().map(|(name, _)| name.clone()));
+            }
+        }
         if !left.is_empty() {
             // Invariant 1: an entry that stays keeps what it names.
             left.extend(objects.into_iter().map(|(name, _)| name));

@@ -64,7 +64,7 @@ impl Log {
             let name = names::entry(number);
             let bytes = self.encode(&name, &entry)?;
             match self.send(&entry, &bytes).await? {
-                Ok(()) => {}
+                Ok(_) => {}
                 Err(Failed::Fenced { by }) => {
                     tracing::info!(number, by, "the number is taken; choosing again");
                     facts = self.look_again(&facts, number).await?;
@@ -91,7 +91,7 @@ impl Log {
 
     /// Reads the log when entry `number` is known to be there, even if a listing doesn't show it yet, nor
     /// those around it.
-    async fn look_again(&self, known: &Facts, number: u64) -> Result<Facts, LogError> {
+    pub(super) async fn look_again(&self, known: &Facts, number: u64) -> Result<Facts, LogError> {
         let mut facts = self.read_again(known).await?;
         let mut next = Some(number);
         while let Some(at) = next {
@@ -106,6 +106,7 @@ impl Log {
             next = at.checked_sub(1);
         }
         self.probe(&mut facts.entries).await?;
+        self.settle(&facts).await?;
         Ok(facts)
     }
 

@@ -119,6 +119,12 @@ impl LocalStore {
         .await
     }
 
+    /// See [`Store::make_names_durable`](super::Store::make_names_durable).
+    pub(super) async fn make_names_durable(&self, folder: &Path) -> Result<()> {
+        let (directory, disk) = (self.disk.file(folder), self.disk.clone());
+        blocking(folder, move || disk.files.sync_directory(&directory)).await
+    }
+
     /// See [`Store::temporaries`](super::Store::temporaries).
     pub(super) fn temporaries(&self, prefix: &Path) -> BoxStream<'static, Result<Path>> {
         let all = self.objects.list(Some(prefix)).map_ok(|meta| meta.location);
