@@ -37,6 +37,10 @@ pub enum Op {
     },
     /// Adds to each value.
     Map(i64),
+    /// The same, by a function that could fail.
+    TryMap(i64),
+    /// Looks at each row.
+    Inspect,
     /// Keeps values that aren't divided by this.
     Filter(i64),
     /// Passes each row on so many times.
@@ -45,8 +49,12 @@ pub enum Op {
     FilterMap(u32),
     /// Values that this divides go to the first output, the others to the second.
     Split(i64),
+    /// The same, the others as another type.
+    SplitMap(i64),
     /// Both inputs.
     Union,
+    /// All three inputs.
+    UnionAll,
     /// To all workers in turn.
     Rebalance,
     /// Counts the rows of each key, telling of every one.
@@ -71,6 +79,8 @@ pub enum Op {
     Aggregate,
     /// The smallest value.
     Min,
+    /// The smallest, by a key of one's own.
+    MinBy,
     /// The largest, by a key of one's own.
     MaxBy,
     /// `map_with_state` behind a running aggregate: the last value of each key, told again at every row.
@@ -79,6 +89,8 @@ pub enum Op {
     Largest,
     /// `update_state_by_key`: the sum of all values.
     UpdateState,
+    /// `update_state_by_key` that removes state: the sum of all values, of which whole fours are forgotten.
+    UpdateRemoving,
     /// A table that takes the rows of every checkpoint in one transaction.
     Write {
         /// Or at least once.
@@ -163,7 +175,14 @@ impl Graph {
         let all = |test: fn(&Node) -> bool| inputs.iter().all(|(node, _)| test(&self.nodes[*node]));
         let stateless = matches!(
             op,
-            Op::Map(_) | Op::Filter(_) | Op::Repeat(_) | Op::FilterMap(_) | Op::Split(_)
+            Op::Map(_)
+                | Op::TryMap(_)
+                | Op::Inspect
+                | Op::Filter(_)
+                | Op::Repeat(_)
+                | Op::FilterMap(_)
+                | Op::Split(_)
+                | Op::SplitMap(_)
         );
         let exact = all(|node| node.exact) && !op.is_running();
         let ordered = stateless && all(|node| node.ordered);
@@ -175,6 +194,8 @@ impl Graph {
     fn follow(&mut self, random: &mut Random, output: &mut Output) {
         while !self.nodes[output.0].exact && random.chance(400) {
             let op = match self.nodes[output.0].op {
+                // A key without state isn't told of again, so that the last row of it isn't what it came to.
+                Op::UpdateRemoving => return,
                 Op::Count | Op::Largest if random.chance(500) => Op::Largest,
                 _ => Op::Latest,
             };
@@ -198,11 +219,15 @@ impl Graph {
         let number = random.within(2..=5) as i64;
         let mut op = *random.pick(&[
             Op::Map(number),
+            Op::TryMap(number),
+            Op::Inspect,
             Op::Filter(number),
             Op::Repeat(number as u32 - 2),
             Op::FilterMap(number as u32),
             Op::Split(number),
+            Op::SplitMap(number),
             Op::Union,
+            Op::UnionAll,
             Op::Rebalance,
             Op::CountEvery,
             Op::CountEvery,
@@ -218,17 +243,21 @@ impl Graph {
             Op::Fold,
             Op::Aggregate,
             Op::Min,
+            Op::MinBy,
             Op::MaxBy,
             Op::UpdateState,
-            Op::UpdateState,
+            Op::UpdateRemoving,
         ]);
         if op == Op::Ordered && !self.nodes[from.0].ordered {
             op = Op::Number;
         }
         let mut inputs = vec![from];
-        if op == Op::Union {
-            inputs.push(*random.pick(&exact));
-        }
+        let others = match op {
+            Op::Union => 1,
+            Op::UnionAll => 2,
+            _ => 0,
+        };
+        inputs.extend((0..others).map(|_| *random.pick(&exact)));
         unread.retain(|output| !inputs.contains(output));
         let node = self.add(op, inputs);
         unread.extend((0..op.outputs()).map(|output| (node, output)));
@@ -239,7 +268,7 @@ impl Op {
     /// How many outputs it has.
     pub fn outputs(self) -> usize {
         match self {
-            Op::Split(_) => 2,
+            Op::Split(_) | Op::SplitMap(_) => 2,
             Op::Write { .. } => 0,
             _ => 1,
         }
@@ -255,8 +284,10 @@ impl Op {
                 | Op::Fold
                 | Op::Aggregate
                 | Op::Min
+                | Op::MinBy
                 | Op::MaxBy
                 | Op::UpdateState
+                | Op::UpdateRemoving
                 | Op::Latest
                 | Op::Largest
         )
@@ -303,6 +334,6 @@ mod tests {
             }
             assert!(graph.nodes.iter().any(|node| matches!(node.op, Op::Write { .. })));
         }
-        assert_eq!(seen.len(), 24, "{seen:?}");
+        assert_eq!(seen.len(), 30, "{seen:?}");
     }
 }

@@ -1,16 +1,17 @@
 //! A random graph as a job in the typed API, as a user would write it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use highwater::{
-    Aggregate, BoxError, Context, Job, List, Map, Process, StateHandle, States, Stream, Value,
+    Aggregate, BoxError, Context, Job, List, Map, Process, Side, StateHandle, States, Stream, Value,
 };
 use highwater_runtime::connector::Delivery;
 use highwater_world::World;
 use serde::{Deserialize, Serialize};
 
 use crate::graph::{Graph, Op, Output, Row};
-use crate::source::SimSource;
+use crate::source::{Found, SimSource};
 use crate::table::Table;
 
 /// The sinks' tables, by the number of the sink's node.
@@ -23,20 +24,20 @@ pub fn tables(graph: &Graph) -> Tables {
     sinks.map(|(at, _)| (at, Table::default())).collect()
 }
 
-/// Builds the job. `splits` says how many splits of the source at a node can be found; no sink promises more than it may.
+/// Builds the job. `found` says whether splits are found that show up late; no sink promises more than it may.
 pub fn build(
     graph: &Graph,
     job: &Job,
     world: &World,
     tables: &Tables,
-    splits: &dyn Fn(usize) -> u32,
+    found: &Arc<Found>,
     may_promise: Delivery,
 ) {
     let mut streams: BTreeMap<Output, Stream<Row>> = BTreeMap::new();
     for (at, node) in graph.nodes.iter().enumerate() {
         let uid = format!("n{at}");
         if let Op::Read { .. } = node.op {
-            let source = SimSource::new(graph, at, splits(at));
+            let source = SimSource::new(graph, at, found.clone());
             streams.insert((at, 0), job.read(&uid, source));
             continue;
         }
@@ -53,6 +54,23 @@ pub fn build(
                 streams.insert((at, 1), second);
                 continue;
             }
+            Op::SplitMap(by) => {
+                let split = move |row: Row| match row.value % by {
+                    0 => Side::Main(row),
+                    _ => Side::Side((row.key, row.value, (row.split, row.seq))),
+                };
+                let (first, second) = input.split_map(split);
+                let row = |(key, value, (split, seq))| Row { key, value, split, seq };
+                streams.insert((at, 0), first);
+                streams.insert((at, 1), second.map(row));
+                continue;
+            }
+            Op::UnionAll => input.union_all(node.inputs[1..].iter().map(|input| &streams[input])),
+            Op::Inspect => input.inspect(|row| assert!(row.split < 1_000, "it is a row")),
+            Op::TryMap(add) => input.try_map(move |row| {
+                let value = row.value.wrapping_mul(3).checked_add(add).ok_or("too large")?;
+                Ok::<_, BoxError>(Row { value, ..row })
+            }),
             Op::Union => input.union(&streams[&node.inputs[1]]),
             Op::Map(add) => {
                 input.map(move |row| Row { value: row.value.wrapping_mul(3) + add, ..row })
@@ -128,6 +146,10 @@ fn keyed(op: Op, uid: &str, input: &Stream<Row>) -> Stream<Row> {
             let values = input.map(|row| (row.key, row.value)).keyed();
             values.min().uid(uid).map(|(key, value)| told(key, value))
         }
+        Op::MinBy => {
+            let best = rows.min_by_key(|row| -row.value).uid(uid);
+            best.map(|(key, row)| told(key, row.value))
+        }
         Op::MaxBy => {
             let best = rows.max_by_key(|row| -row.value).uid(uid);
             best.map(|(key, row)| told(key, -row.value))
@@ -148,6 +170,13 @@ fn keyed(op: Op, uid: &str, input: &Stream<Row>) -> Stream<Row> {
                 Some(old.unwrap_or_default() + new.iter().map(|row| row.value).sum::<i64>())
             };
             rows.update_state_by_key(update).uid(uid).map(|(key, sum)| told(key, sum))
+        }
+        Op::UpdateRemoving => {
+            let update = |_: &u32, new: Vec<Row>, old: Option<i64>| {
+                let sum = old.unwrap_or_default() + new.iter().map(|row| row.value).sum::<i64>();
+                Some(sum.rem_euclid(4)).filter(|rest| *rest != 0)
+            };
+            rows.update_state_by_key(update).uid(uid).map(|(key, rest)| told(key, rest))
         }
         other => unreachable!("{other:?} is no operator on keys"),
     }

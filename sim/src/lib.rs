@@ -13,5 +13,6 @@ pub mod job;
 pub mod model;
 pub mod replay;
 pub mod source;
+pub mod state;
 pub mod table;
 pub mod trial;

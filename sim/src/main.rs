@@ -79,6 +79,8 @@ enum Sort {
     Within,
     BitFlips,
     Sinks,
+    Refusals,
+    Stalls,
 }
 
 impl Arguments {
@@ -102,6 +104,8 @@ impl Arguments {
                 Sort::Within => &mut mix.within,
                 Sort::BitFlips => &mut mix.bit_flips,
                 Sort::Sinks => &mut mix.sinks,
+                Sort::Refusals => &mut mix.refusals,
+                Sort::Stalls => &mut mix.stalls,
             } = 0;
         }
         mix

@@ -15,20 +15,22 @@ use highwater_world::{Media, Run, Scenario};
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
 
-use crate::check;
 use crate::graph::Graph;
 use crate::job::{self, Tables, build};
+use crate::source::{Found, splits};
+use crate::{check, state};
 
-/// Goes on from every retained checkpoint of a finished run.
+/// Goes on from every retained checkpoint of a finished run, which has read `all` splits or not those that showed up late.
 pub fn from_every_checkpoint(
     graph: &Graph,
     run: &Run,
     name: &str,
     tables: &Tables,
-    splits: &dyn Fn(usize) -> u32,
+    all: bool,
     settings: &dyn Fn(usize) -> Settings,
 ) -> Result<(), String> {
     let checkpoints = check::checkpoints(&run.world)?;
+    let splits = splits(graph, all);
     for checkpoint in checkpoints {
         let (objects, copy) = (copy_up_to(run, checkpoint)?, job::tables(graph));
         for (sink, table) in tables {
@@ -42,7 +44,8 @@ pub fn from_every_checkpoint(
             record: false,
             name: name.to_owned(),
             plan: &|world| {
-                testing::plan(|job| build(graph, job, world, &copy, splits, Delivery::AtLeastOnce))
+                let (found, promise) = (Found::always(all), Delivery::AtLeastOnce);
+                testing::plan(|job| build(graph, job, world, &copy, &found, promise))
             },
             settings,
             done: &|| (),
@@ -51,7 +54,8 @@ pub fn from_every_checkpoint(
         if let Some(violation) = again.violation {
             return Err(failed(violation.to_string()));
         }
-        check::output(graph, &copy, splits).map_err(failed)?;
+        check::output(graph, &copy, &splits).map_err(failed)?;
+        state::check(graph, &again, name, &splits).map_err(failed)?;
     }
     Ok(())
 }
@@ -65,7 +69,10 @@ fn copy_up_to(run: &Run, checkpoint: u64) -> Result<Arc<InMemory>, String> {
         let listed: Vec<_> = from.list(None).try_collect().await?;
         for meta in listed {
             let number = names::entry_number(meta.location.as_ref());
-            if number.is_none_or(|number| number <= checkpoint || attempts.contains(&number)) {
+            // An attempt that took the number of a collected checkpoint chose again, and came to nothing there.
+            let attempt = |number| attempts.contains(&number) && !run.world.was_committed(number);
+            let checkpoint = |number| number <= checkpoint && !attempts.contains(&number);
+            if number.is_none_or(|number| checkpoint(number) || attempt(number)) {
                 let bytes = from.get(&meta.location).await?.bytes().await?;
                 to.put(&meta.location, bytes.into()).await?;
             }

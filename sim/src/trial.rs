@@ -1,17 +1,22 @@
 //! One trial: a job, a list of faults, and the verdict.
 
 use std::cell::OnceCell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use highwater::testing;
-use highwater_runtime::Settings;
 use highwater_runtime::connector::Delivery;
-use highwater_world::{Counts, Ended, Fault, Media, Mix, Random, Run, Scenario, World};
+use highwater_runtime::{Settings, Trigger};
+use highwater_world::{Counts, Fault, Media, Mix, Random, Run, Scenario, World};
 
 use crate::graph::{Graph, Op};
 use crate::job::Tables;
-use crate::{check, job, replay};
+use crate::source::{Found, splits};
+use crate::{check, job, replay, state};
+
+/// What is looked at, if so many splits of each source were there.
+type Check<'c> = &'c dyn Fn(&dyn Fn(usize) -> u32) -> Result<(), String>;
 
 /// Jobs of one process must not share a name: see [`Scenario::name`].
 static JOBS: AtomicU64 = AtomicU64::new(0);
@@ -77,14 +82,15 @@ impl Trial {
     pub fn run(&self) -> Verdict {
         let Trial { seed, graph, faults, disk, record } = self.clone();
         let tables = job::tables(&graph);
-        let attempts = AtomicUsize::new(0);
-        let splits_at = |attempt: usize| {
-            let graph = &graph;
-            move |node: usize| match graph.nodes[node].op {
-                Op::Read { splits, late, .. } if attempt < 2 => splits - late,
-                Op::Read { splits, .. } => splits,
-                _ => 0,
-            }
+        let attempts = Arc::new(AtomicUsize::new(0));
+        // The attempt that came to the end may have found the splits that show up late, or not.
+        let either = |check: Check<'_>| {
+            check(&splits(&graph, true)).or_else(|found| {
+                check(&splits(&graph, false)).map_err(|other| match other == found {
+                    true => found,
+                    false => format!("{found}; or, without late splits: {other}"),
+                })
+            })
         };
         let name = format!("sim-{:012}", JOBS.fetch_add(1, Ordering::Relaxed));
         // What stands must be whole whenever an attempt starts, too. A bit may have flipped; and what was deleted may be back after
@@ -101,10 +107,7 @@ impl Trial {
         // Whoever says that a job is done has published everything. Which splits that was is looked at below.
         let unpublished: OnceCell<String> = OnceCell::new();
         let done = || {
-            let all = check::output(&graph, &tables, &splits_at(usize::MAX));
-            let all = all
-                .or_else(|found| check::output(&graph, &tables, &splits_at(0)).map_err(|_| found));
-            if let Err(found) = all {
+            if let Err(found) = either(&|splits| check::output(&graph, &tables, splits)) {
                 unpublished.get_or_init(|| format!("the job isn't done: {found}"));
             }
         };
@@ -116,37 +119,30 @@ impl Trial {
             record,
             name: name.clone(),
             plan: &|world| {
-                let attempt = attempts.fetch_add(1, Ordering::Relaxed);
+                attempts.fetch_add(1, Ordering::Relaxed);
                 look(world);
-                let splits = splits_at(attempt);
-                let promise = Delivery::ExactlyOnce;
-                testing::plan(|job| job::build(&graph, job, world, &tables, &splits, promise))
+                let (found, promise) = (Found::after(&attempts), Delivery::ExactlyOnce);
+                testing::plan(|job| job::build(&graph, job, world, &tables, &found, promise))
             },
             settings: &|attempt| settings(seed, attempt),
             done: &done,
         });
-        // Whoever finished the job may have died before saying so.
-        let finished = run.attempts.iter().position(|attempt| attempt.ended == Ended::Finished);
-        let (splits, before) = match finished {
-            Some(attempt) => (splits_at(attempt), splits_at(attempt)),
-            None => (splits_at(usize::MAX), splits_at(0)),
-        };
+        let whole = run.counts.bit_flips == 0;
         let violation = match (&run.violation, &run.outcome) {
             (Some(violation), _) => Some(violation.to_string()),
             _ if standing.get().is_some() => standing.get().cloned(),
             _ if unpublished.get().is_some() => unpublished.get().cloned(),
-            (None, Some(_)) => check::output(&graph, &tables, &splits)
-                .or_else(|found| check::output(&graph, &tables, &before).map_err(|_| found))
-                .and_then(|()| match run.counts.bit_flips {
-                    0 => check::store(&run, &name),
-                    _ => Ok(()),
-                })
-                .and_then(|()| match seed.is_multiple_of(REPLAYED) && run.counts.bit_flips == 0 {
-                    true => self.replay(&run, &name, &tables, &splits),
-                    false => Ok(()),
-                })
-                .err(),
-            (None, None) => check::visible(&graph, &tables, &splits).err(),
+            (None, Some(_)) => either(&|splits| {
+                check::output(&graph, &tables, splits)?;
+                if whole { state::check(&graph, &run, &name, splits) } else { Ok(()) }
+            })
+            .and_then(|()| if whole { check::store(&run, &name) } else { Ok(()) })
+            .and_then(|()| match seed.is_multiple_of(REPLAYED) && whole {
+                true => self.replay(&run, &name, &tables),
+                false => Ok(()),
+            })
+            .err(),
+            (None, None) => check::visible(&graph, &tables, &splits(&graph, true)).err(),
         };
         let Run { world, counts, attempts, outcome, .. } = run;
         Verdict {
@@ -163,19 +159,16 @@ impl Trial {
 
 impl Trial {
     /// Goes on from every checkpoint that is still there.
-    fn replay(
-        &self,
-        run: &Run,
-        name: &str,
-        tables: &Tables,
-        splits: &dyn Fn(usize) -> u32,
-    ) -> Result<(), String> {
+    fn replay(&self, run: &Run, name: &str, tables: &Tables) -> Result<(), String> {
         // Splits that show up late may not have been found by the run.
         if self.graph.nodes.iter().any(|node| matches!(node.op, Op::Read { late: 1.., .. })) {
             return Ok(());
         }
-        let settings = |attempt| settings(self.seed ^ 1, attempt);
-        replay::from_every_checkpoint(&self.graph, run, name, tables, splits, &settings)
+        let settings = |attempt| Settings {
+            trigger: Duration::ZERO.into(),
+            ..settings(self.seed ^ 1, attempt)
+        };
+        replay::from_every_checkpoint(&self.graph, run, name, tables, true, &settings)
     }
 }
 
@@ -183,11 +176,17 @@ impl Trial {
 fn settings(seed: u64, attempt: usize) -> Settings {
     let mut random = Random::new(seed ^ ((attempt as u64) << 40), "settings");
     let of_job = Random::new(seed, "settings of all attempts").next();
+    // Some jobs read what is there, a few times, and then all the rest.
+    let drains = (of_job >> 16).is_multiple_of(8) && attempt < 4;
+    let trigger = match drains {
+        true => Trigger::AvailableNow { rows: random.within(1..=40) },
+        false => Duration::from_micros(random.below(20_000)).into(),
+    };
     Settings {
         processes: 1,
         workers: *random.pick(&[1, 2, 2, 2, 3, 3, 4]),
         epoch: Duration::from_micros(random.within(200..=5_000)),
-        trigger: Duration::from_micros(random.below(20_000)).into(),
+        trigger,
         checkpoint_interval: Some(Duration::from_micros(random.within(1_000..=20_000))),
         in_flight_bytes: if random.chance(200) { 256 } else { 32 << 20 },
         batch_rows: 4096,

@@ -39,6 +39,8 @@ pub enum What {
     PowerLoss,
     /// The newest process stands still; its replacement is started, and so many steps later it goes on, a zombie.
     Pause(u64),
+    /// One worker of the newest process doesn't get to run for so many steps: what others send it waits, and so do they for it.
+    Stall(u64),
     /// Somebody asks the newest process to stop, as by Ctrl-C; it takes a last checkpoint, and a later attempt goes on from there.
     Stop,
     /// The machine's clock jumps by so many milliseconds.
@@ -57,6 +59,8 @@ pub enum What {
     DiskFull(u64),
     /// The store can't be reached for so many milliseconds.
     Away(u64),
+    /// The store refuses the name of this put, and nothing else, for so many milliseconds.
+    Refuse(u64),
     /// Within a call of the store the disk fails, after so many operations on files.
     DiskFails(u64),
     /// Within a call of the store the newest process dies, after so many operations on files.
@@ -83,6 +87,7 @@ impl What {
                 | What::OldListings(..)
                 | What::DiskFull(_)
                 | What::Away(_)
+                | What::Refuse(_)
                 | What::DiskFails(_)
                 | What::KillWithin(_)
                 | What::PowerLossWithin(_)
@@ -107,6 +112,9 @@ impl fmt::Display for Fault {
             What::Kill => write!(f, "kill the newest process")?,
             What::PowerLoss => write!(f, "the power fails")?,
             What::Pause(steps) => write!(f, "pause the newest process for {steps} steps")?,
+            What::Stall(steps) => {
+                write!(f, "a worker of the newest process waits for {steps} steps")?;
+            }
             What::Stop => write!(f, "the newest process is asked to stop")?,
             What::ClockJump(ms) => write!(f, "the wall clock jumps by {ms} ms")?,
             What::Fail => write!(f, "the store fails")?,
@@ -118,6 +126,7 @@ impl fmt::Display for Fault {
             }
             What::DiskFull(calls) => write!(f, "the disk is full for {calls} calls")?,
             What::Away(ms) => write!(f, "the store is away for {ms} ms")?,
+            What::Refuse(ms) => write!(f, "the store refuses this name for {ms} ms")?,
             What::DiskFails(after) => write!(f, "the disk fails after {after} operations")?,
             What::KillWithin(after) => {
                 write!(f, "kill the newest process after {after} operations of the disk")?;
@@ -168,6 +177,10 @@ pub struct Mix {
     pub bit_flips: u64,
     /// Failing sinks.
     pub sinks: u64,
+    /// Names that the store refuses for a while.
+    pub refusals: u64,
+    /// Workers that wait.
+    pub stalls: u64,
 }
 
 impl Mix {
@@ -185,6 +198,8 @@ impl Mix {
         within: 0,
         bit_flips: 0,
         sinks: 0,
+        refusals: 0,
+        stalls: 0,
     };
 
     /// Processes die, and nothing else happens.
@@ -204,6 +219,8 @@ impl Mix {
         within: 3,
         bit_flips: 1,
         sinks: 2,
+        refusals: 1,
+        stalls: 1,
     };
 
     /// Draws faults; `steps` is about how long an undisturbed run is. Of each sort there are up to twice as many as the mix says.
@@ -286,6 +303,15 @@ impl Mix {
         for _ in 0..count(random, self.sinks) {
             let what = *random.pick(&[What::SinkFails, What::SinkLosesAnswer]);
             faults.push(Fault { when: When::Delivery(random.within(1..=10)), what });
+        }
+        for _ in 0..count(random, self.refusals) {
+            // Most of them for longer than the log tries.
+            let what = What::Refuse(random.within(500..=20_000));
+            faults.push(Fault { when: put(random), what });
+        }
+        for _ in 0..count(random, self.stalls) {
+            let what = What::Stall(random.within(1..=steps));
+            faults.push(Fault { when: step(random), what });
         }
         faults
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use highwater_log::{LogError, Store};
-use highwater_runtime::{Error, Outcome, Plan, Settings};
+use highwater_runtime::{Error, Outcome, Plan, Settings, Trigger};
 
 use crate::fault::{Fault, What};
 use crate::random::Random;
@@ -74,6 +74,8 @@ pub enum Ended {
     Finished,
     /// It was asked to stop, and did.
     Stopped,
+    /// It read what was there, and a later one reads on.
+    Drained,
     /// It found the job at its end.
     FoundFinished,
 }
@@ -110,6 +112,7 @@ pub fn run(scenario: Scenario<'_>) -> Run {
         done,
         alive: BTreeMap::new(),
         attempts: Vec::new(),
+        damaged: false,
         flips,
         stops,
     };
@@ -144,6 +147,8 @@ struct Controller<'j> {
     done: &'j dyn Fn(),
     alive: BTreeMap<ProcessId, Alive>,
     attempts: Vec<Attempt>,
+    /// An attempt has refused to go on because of damage. Before the next one starts, the others come to their end.
+    damaged: bool,
     flips: bool,
     stops: bool,
 }
@@ -155,6 +160,8 @@ struct Alive {
     /// Another process ran at the same time.
     overlapped: bool,
     paused: bool,
+    /// It reads what is there, and ends.
+    drains: bool,
 }
 
 impl Controller<'_> {
@@ -183,7 +190,8 @@ impl Controller<'_> {
                         Next::GiveUp => return Ok(None),
                         Next::GoOn => {}
                     }
-                    if self.alive.values().all(|alive| alive.paused) {
+                    let wait = !self.alive.is_empty() && self.damaged;
+                    if !wait && self.alive.values().all(|alive| alive.paused) {
                         let pause = Duration::from_micros(self.random.below(5_000));
                         self.world.wait(pause);
                         self.start()?;
@@ -199,6 +207,7 @@ impl Controller<'_> {
             return Err(Violation(format!("{attempt} attempts, and the job isn't done")));
         }
         let settings = (self.settings)(attempt);
+        let drains = matches!(settings.trigger, Trigger::AvailableNow { .. });
         self.attempts.push(Attempt { workers: settings.workers, ended: Ended::Killed });
         let (job, plan) = (self.name.clone(), (self.plan)(&self.world));
         let name = format!("attempt {attempt} with {} workers", settings.workers);
@@ -209,7 +218,8 @@ impl Controller<'_> {
         let body = body.map_err(Violation)?;
         let overlapped = !self.alive.is_empty();
         self.alive.values_mut().for_each(|other| other.overlapped = true);
-        self.alive.insert(process, Alive { process, body, attempt, overlapped, paused: false });
+        let alive = Alive { process, body, attempt, overlapped, paused: false, drains };
+        self.alive.insert(process, alive);
         Ok(())
     }
 
@@ -223,12 +233,15 @@ impl Controller<'_> {
                 *ended = match (outcome.finished, outcome.already_finished) {
                     (false, _) => Ended::Stopped,
                     (true, true) => Ended::FoundFinished,
+                    (true, false) if alive.drains => Ended::Drained,
                     (true, false) => Ended::Finished,
                 };
-                match outcome.finished {
-                    true => Ok(Next::Done(outcome)),
-                    false if self.stops => Ok(Next::GoOn),
-                    false => Err(Violation("the job stopped, and nobody asked it to".to_owned())),
+                match ended {
+                    Ended::Finished | Ended::FoundFinished => Ok(Next::Done(outcome)),
+                    Ended::Stopped if !self.stops => {
+                        Err(Violation("the job stopped, and nobody asked it to".to_owned()))
+                    }
+                    _ => Ok(Next::GoOn),
                 }
             }
             Ok(Some(Err(error))) => {
@@ -236,7 +249,8 @@ impl Controller<'_> {
                 let store_failed = self.world.store_failed(alive.process);
                 let sort = sort(&error);
                 let allowed = match sort {
-                    Sort::Fenced => alive.overlapped,
+                    // What a flipped bit has made of one's own entry, whose answer was lost, isn't one's own.
+                    Sort::Fenced => alive.overlapped || self.flips,
                     Sort::Unavailable => store_failed,
                     Sort::Damage => self.flips,
                     Sort::Bug => false,
@@ -246,8 +260,9 @@ impl Controller<'_> {
                         "an attempt ended, and shouldn't have: {error}"
                     )));
                 }
-                // What is damaged stays so. A newer process doesn't see it either.
-                let again = sort == Sort::Damage && self.alive.is_empty();
+                // What is damaged stays so, unless another attempt that still runs goes on from what it has.
+                self.damaged = sort == Sort::Damage;
+                let again = self.damaged && self.alive.is_empty();
                 Ok(if again { Next::GiveUp } else { Next::GoOn })
             }
         }
@@ -276,7 +291,8 @@ impl Controller<'_> {
                     let Some(alive) = self.alive.remove(&process) else { continue };
                     return match self.ended(alive)? {
                         Next::Done(last) if last.already_finished => Ok(outcome),
-                        Next::GiveUp if self.flips => Ok(outcome),
+                        // The damage is to the last checkpoint: without exactly-once sinks the job goes on from an older one.
+                        Next::GiveUp | Next::Done(_) if self.flips => Ok(outcome),
                         _ => Err(Violation("a finished job isn't finished any more".to_owned())),
                     };
                 }

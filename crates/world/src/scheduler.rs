@@ -142,6 +142,8 @@ pub(crate) struct Slot {
     waits_for: Option<TaskId>,
     /// When a worker has something to do again.
     pub(crate) due_us: u64,
+    /// A worker doesn't get to run before this step.
+    stalled_until: u64,
 }
 
 impl Slot {
@@ -154,6 +156,7 @@ impl Slot {
             dying: false,
             waits_for: None,
             due_us: 0,
+            stalled_until: 0,
         }
     }
 }
@@ -448,6 +451,11 @@ impl State {
         process.alive && process.paused_until.is_none()
     }
 
+    fn may_step(&self, worker: ThreadId) -> bool {
+        let slot = &self.threads[worker];
+        self.may_run(slot.process) && slot.stalled_until <= self.steps
+    }
+
     /// Chooses among what can happen; none if only time had to pass.
     fn choose(&mut self) -> Option<Decision> {
         let task_ready = |state: &State, id: &TaskId| {
@@ -459,8 +467,7 @@ impl State {
         let tasks = self.woken.iter().filter(|id| task_ready(self, id)).count() as u64;
         let main_ready = |id: &&ThreadId| self.may_run(self.threads[**id].process);
         let mains = self.ready.iter().filter(main_ready).count() as u64;
-        let may_step = |id: &&ThreadId| self.may_run(self.threads[**id].process);
-        let workers = self.workers.iter().filter(may_step).count() as u64;
+        let workers = self.workers.iter().filter(|id| self.may_step(**id)).count() as u64;
         let others = tasks + mains;
         if others > 0 && (workers == 0 || self.random.below(100) < self.habits.tasks_first) {
             let nth = self.random.below(others);
@@ -493,8 +500,8 @@ impl State {
             true => 0,
             false => self.random.below(workers),
         };
-        let may_step = |id: &&ThreadId| self.may_run(self.threads[**id].process);
-        let id = *self.workers.iter().filter(may_step).nth(nth as usize).expect("counted above");
+        let mut workers = self.workers.iter().filter(|id| self.may_step(**id));
+        let id = *workers.nth(nth as usize).expect("counted above");
         self.trace.add(!(id as u64));
         Some(Decision::Thread(id))
     }

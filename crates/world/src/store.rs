@@ -3,7 +3,7 @@
 //! Every call goes over the network to the media behind: it takes time, it may fail before or after its effect, and when the
 //! process that made it dies, the call may still arrive (if the store is another machine) or not (if it is a disk).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,6 +81,10 @@ pub(crate) struct Condition {
     full_until: u64,
     /// Nothing can be reached, up to this time.
     away_until_us: u64,
+    /// These can't be put, up to a time.
+    refused_until_us: BTreeMap<Path, u64>,
+    /// The numbers of all checkpoints whose entry was there at some time.
+    pub(crate) committed: BTreeSet<u64>,
     /// When objects were put and deleted, by the clock.
     ages: BTreeMap<Path, Age>,
     newest: Option<Path>,
@@ -100,6 +104,7 @@ impl Condition {
         self.old_listings = None;
         self.full_until = 0;
         self.away_until_us = 0;
+        self.refused_until_us.clear();
     }
 }
 
@@ -111,6 +116,7 @@ struct Fate {
     latency_us: (u64, u64),
     full: bool,
     away: bool,
+    refused: bool,
 }
 
 /// The way of one process to the media.
@@ -170,13 +176,16 @@ impl NetworkStore {
                 }
                 _ if fate.away => failed("it is away, as simulated"),
                 _ if fate.full && doing == "put" => failed("the disk is full, as simulated"),
+                _ if fate.refused => failed("this name is refused, as simulated"),
                 _ => {
                     media.break_after(fate.fault.and_then(What::within));
                     let answer = effect.await;
                     media.break_after(None);
+                    let committed = committed(&inner, doing, &name).await;
                     let flip = {
                         let mut state = shared.lock();
                         state.strike_within(fate.fault);
+                        state.store.committed.extend(committed);
                         state.arrived(doing, &name, answer.is_ok());
                         state.next_flip()
                     };
@@ -253,18 +262,25 @@ impl State {
                 }
                 What::DiskFull(calls) => self.store.full_until = number + calls,
                 What::Away(ms) => self.store.away_until_us = self.clock_us + ms * 1_000,
+                What::Refuse(ms) => {
+                    let until_us = self.clock_us + ms * 1_000;
+                    self.store.refused_until_us.insert(path.clone(), until_us);
+                }
                 What::BitFlip => self.store.flip_pending = true,
                 other => fault = Some(other),
             }
         }
         let full = number < self.store.full_until;
         let away = self.clock_us < self.store.away_until_us;
+        let refused = doing == "put"
+            && self.store.refused_until_us.get(path).is_some_and(|until| self.clock_us < *until);
         let fails = !matches!(fault, None | Some(What::KillWithin(_) | What::PowerLossWithin(_)));
-        self.processes[process].store_failed |= fails || away || (full && doing == "put");
+        self.processes[process].store_failed |=
+            fails || away || refused || (full && doing == "put");
         self.trace.add(number);
         path.as_ref().bytes().for_each(|byte| self.trace.add(u64::from(byte)));
         self.note(|| format!("process {process}: {doing} {path}, call {number}"));
-        Fate { fault, latency_us, full, away }
+        Fate { fault, latency_us, full, away, refused }
     }
 
     /// A call has had its effect.
@@ -398,6 +414,21 @@ impl ObjectStore for NetworkStore {
     async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
         Err(object_store::Error::NotSupported { source: "nothing is copied here".into() })
     }
+}
+
+/// What only entries of attempts have in them.
+const ATTEMPT: &[u8] = b"\"body\":{\"attempt\"";
+
+/// Whether these bytes are a checkpoint's entry. A damaged one isn't taken for an attempt's.
+pub(crate) fn is_checkpoint(entry: &[u8]) -> bool {
+    !entry.windows(ATTEMPT.len()).any(|part| part == ATTEMPT)
+}
+
+/// The number of the checkpoint that stands after this call, if it put one, answered or not.
+async fn committed(objects: &Arc<dyn ObjectStore>, doing: &str, name: &Path) -> Option<u64> {
+    let number = highwater_log::names::entry_number(name.as_ref()).filter(|_| doing == "put")?;
+    let entry = objects.get(name).await.ok()?.bytes().await.ok()?;
+    is_checkpoint(&entry).then_some(number)
 }
 
 /// Flips a bit of an object, behind the engine's back.

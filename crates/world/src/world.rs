@@ -16,7 +16,7 @@ use crate::fault::{Fault, What, When};
 use crate::scheduler::{
     CONTROLLER, Event, NETWORK, Process, ProcessId, Shared, Slot, become_thread, me, panic_text,
 };
-use crate::store::{Media, NetworkStore};
+use crate::store::{Media, NetworkStore, is_checkpoint};
 
 /// What a run went through.
 #[derive(Clone, Debug, Default)]
@@ -61,9 +61,6 @@ impl Counts {
         self.panics.extend(other.panics.iter().cloned());
     }
 }
-
-/// What only entries of attempts have in them.
-const ATTEMPT: &[u8] = b"\"body\":{\"attempt\"";
 
 /// A simulated world. The thread that makes it is its controller.
 #[derive(Clone)]
@@ -153,10 +150,16 @@ impl World {
         let store = self.store();
         let read = async { store.objects().get(&name).await?.bytes().await };
         match read.now_or_never() {
-            // A damaged one isn't taken for an attempt's.
-            Some(Ok(entry)) => !entry.windows(ATTEMPT.len()).any(|part| part == ATTEMPT),
+            Some(Ok(entry)) if is_checkpoint(&entry) => true,
+            // A start that looked before it was collected may have taken its number since, and chosen again.
+            Some(Ok(_)) if !self.was_committed(checkpoint) => false,
             _ => self.newest_entry().is_some_and(|newest| newest > checkpoint),
         }
+    }
+
+    /// Whether the entry of a checkpoint has ever been there in this world.
+    pub fn was_committed(&self, checkpoint: u64) -> bool {
+        self.shared.lock().store.committed.contains(&checkpoint)
     }
 
     /// Whether the store has failed a call of this process.
@@ -189,6 +192,7 @@ impl World {
         for process in &mut state.processes {
             process.paused_until = None;
         }
+        state.end_stalls();
     }
 
     /// Starts a process whose main thread runs `body`; its result is what `body` gives, none if the process was killed, and the text of

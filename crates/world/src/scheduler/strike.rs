@@ -35,6 +35,7 @@ impl State {
                     self.processes[process].paused_until = Some(self.steps + steps);
                     self.events.push_back(Event::Paused(process));
                 }
+                (What::Stall(steps), Some(process)) => self.stall(process, steps),
                 (What::Stop, Some(process)) => {
                     if let Some(control) = &self.processes[process].control {
                         self.counts.other_faults += 1;
@@ -48,6 +49,23 @@ impl State {
                 _ => {}
             }
         }
+    }
+
+    /// Has one worker of a process wait.
+    fn stall(&mut self, process: ProcessId, steps: u64) {
+        let workers = self.workers.iter().copied();
+        let workers: Vec<ThreadId> =
+            workers.filter(|id| self.threads[*id].process == process).collect();
+        if !workers.is_empty() {
+            self.counts.other_faults += 1;
+            let worker = *self.random.pick(&workers);
+            self.threads[worker].stalled_until = self.steps + steps;
+        }
+    }
+
+    /// Nobody has to wait any more.
+    pub(crate) fn end_stalls(&mut self) {
+        self.threads.iter_mut().for_each(|slot| slot.stalled_until = 0);
     }
 
     /// Has the death follow that struck within a call of the store, before anybody learns of the call's end.
