@@ -13,7 +13,7 @@ use std::cell::OnceCell;
 use std::fmt;
 use std::sync::Arc;
 
-use highwater_codec::hash_key;
+use highwater_codec::{footprint, hash_key};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use timely::bytes::arc::Bytes;
@@ -35,6 +35,8 @@ pub trait Rows: Any + Send {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+    /// About how many bytes of memory they take.
+    fn bytes(&self) -> usize;
     /// A copy of them.
     fn boxed_clone(&self) -> Box<dyn Rows>;
     /// Their encoding for another process.
@@ -60,6 +62,9 @@ pub trait RowsType: Rows + Sized {
 impl<T: Data> Rows for Vec<T> {
     fn len(&self) -> usize {
         Vec::len(self)
+    }
+    fn bytes(&self) -> usize {
+        footprint(self)
     }
     fn boxed_clone(&self) -> Box<dyn Rows> {
         Box::new(self.clone())
@@ -112,6 +117,9 @@ impl<K: Data, V: Data> Keyed<K, V> {
 impl<K: Data, V: Data> Rows for Keyed<K, V> {
     fn len(&self) -> usize {
         self.rows.len()
+    }
+    fn bytes(&self) -> usize {
+        size_of_val(&*self.hashes) + footprint(&self.rows)
     }
     fn boxed_clone(&self) -> Box<dyn Rows> {
         Box::new(self.clone())
@@ -207,6 +215,16 @@ impl Batch {
             Repr::Rows(rows) => rows.len(),
             Repr::Split(parts) => parts.iter().map(Batch::len).sum(),
             Repr::Encoded { rows, .. } => *rows,
+        }
+    }
+
+    /// About how many bytes of memory its rows take.
+    pub fn bytes(&self) -> usize {
+        match &self.repr {
+            Repr::Empty => 0,
+            Repr::Rows(rows) => rows.bytes(),
+            Repr::Split(parts) => parts.iter().map(Batch::bytes).sum(),
+            Repr::Encoded { bytes, .. } => bytes.len(),
         }
     }
 

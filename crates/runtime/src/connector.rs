@@ -10,6 +10,10 @@
 //! A **writer** on every worker stages output; nothing that it writes can be seen by readers of the
 //! destination. A **publisher**, one a sink, makes staged items visible once an entry covers them. Every publishing
 //! step can be repeated, by another process, from the entry alone.
+//!
+//! A sink that was asked for at least once ([`Sink::at_least_once`]) has writers that hand rows to the destination as they come. They stage no
+//! items; all that a cut asks of them is to answer once the destination has accepted everything before it, so that
+//! a checkpoint doesn't cover rows that could still be lost.
 
 use std::fmt;
 use std::sync::Arc;
@@ -144,6 +148,24 @@ pub trait Sink: Send + Sync {
     /// What it promises.
     fn delivery(&self) -> Delivery;
 
+    /// Whether its settings go together; asked when the job's graph is checked.
+    ///
+    /// # Errors
+    ///
+    /// What doesn't, and what to do, for people.
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// The same sink, but its writers deliver rows as they come, at least once.
+    ///
+    /// # Errors
+    ///
+    /// Why it can't, for people.
+    fn at_least_once(&self) -> Result<Arc<dyn Sink>, String> {
+        Err("what it writes is seen only with the checkpoint that covers it".to_owned())
+    }
+
     /// Makes the writer of one worker.
     ///
     /// # Errors
@@ -168,7 +190,7 @@ pub struct WriterContext {
     pub worker: usize,
     /// The number of the attempt.
     pub attempt: u64,
-    /// Checkpoints are off: there will be no cut and no publisher, rows are to be delivered as they come.
+    /// Checkpoints are off: there will be no publisher, and one cut, at the end of the job. Rows are to be delivered as they come.
     pub direct: bool,
     /// Time, threads and tasks.
     pub env: Arc<dyn Env>,
@@ -198,7 +220,8 @@ pub trait Writer {
     /// Ends the attempt.
     fn cut(&mut self, interval: u32) -> Result<(), BoxError>;
 
-    /// The items of the last cut, once they are durable.
+    /// The items of the last cut, once they are durable; none of them for rows that were delivered as they came, once the
+    /// destination has accepted those.
     ///
     /// # Errors
     ///

@@ -113,6 +113,11 @@ impl Outputs {
         self.late
     }
 
+    /// About how many bytes of memory take the rows that were emitted and not yet sent.
+    pub(crate) fn bytes(&self) -> usize {
+        self.batches.iter().map(|(_, batch)| batch.bytes()).sum()
+    }
+
     /// How many rows were emitted and not yet sent.
     pub(crate) fn rows(&self) -> u64 {
         self.batches.iter().map(|(_, batch)| batch.len() as u64).sum()

@@ -209,6 +209,11 @@ impl Plan {
                 what: "the job writes nothing: end it with `.write(name, sink)`".into(),
             });
         }
+        for (node, sink) in sinks() {
+            if let Err(what) = sink.check() {
+                errors.push(PlanError { at: place(node), what });
+            }
+        }
         if !checkpoints {
             for (node, _) in sinks().filter(|(_, sink)| sink.delivery() == Delivery::ExactlyOnce) {
                 let what = format!(

@@ -216,8 +216,9 @@ impl<T: Data, F: Fn(u64) -> T + Send + Sync + 'static> Reader for GeneratorReade
         split.moved = true;
         self.made += count;
         self.present = number;
-        let bytes = rows.len() * size_of::<T>();
-        Ok(Polled::Rows(Batch::new(rows), bytes))
+        let batch = Batch::new(rows);
+        let bytes = batch.bytes();
+        Ok(Polled::Rows(batch, bytes))
     }
 
     fn split(&self) -> &str {

@@ -209,8 +209,9 @@ impl<T: Data, M: Marks> Reader for ScriptReader<T, M> {
                     offset.records += rows.len() as u64;
                     self.moved = true;
                     self.emitted = Some(epoch.interval());
-                    let bytes = rows.len() * size_of::<T>();
-                    return Ok(Polled::Rows(Batch::new(rows), bytes));
+                    let batch = Batch::new(rows);
+                    let bytes = batch.bytes();
+                    return Ok(Polled::Rows(batch, bytes));
                 }
                 Step::Epoch => {
                     offset.position += 1;

@@ -195,7 +195,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "highwater_in_flight_bytes",
         kind: Type::Gauge,
-        help: "Bytes of records that a worker's sources have read, of epochs that aren't complete.",
+        help: "Bytes of records that a worker's sources have read and its operators have added, of epochs that aren't complete.",
         labels: &["worker"],
         samples: |seen| of_workers(seen, |worker| worker.in_flight_bytes as f64),
     },

@@ -14,6 +14,7 @@
 mod announcer;
 mod coordinator;
 mod gauge;
+mod growth;
 mod intake;
 mod operator_host;
 mod output;
@@ -158,7 +159,7 @@ pub(crate) fn build<'scope>(
                     exchange,
                 };
                 let host = sink_host::build(scope, host, recovered, worker)?;
-                parts.extend(host.parts);
+                parts.push(host.parts);
                 vec![host.done]
             }
         };

@@ -20,6 +20,7 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::progress::operate::FrontierInterest;
 use timely::scheduling::Activator;
 
+use super::growth::Growth;
 use super::intake::{self, Intake};
 use super::output::{self, Output};
 use super::pacer::Closing;
@@ -67,6 +68,7 @@ struct Host {
     intake: Intake,
     outputs: Vec<Output>,
     emitted: Outputs,
+    growth: Growth,
     /// For what is emitted when an epoch is complete; only if the operator wants epochs.
     capabilities: Option<Vec<Capability<u64>>>,
     sections: Option<Sections>,
@@ -194,6 +196,7 @@ pub(super) fn build<'scope>(
             intake,
             outputs,
             emitted: Outputs::default(),
+            growth: Growth::default(),
             capabilities: wants.epochs.then_some(capabilities),
             sections,
             interval,
@@ -251,6 +254,7 @@ impl Host {
                     return Ok(());
                 }
                 self.completing = None;
+                self.growth.completed(end.epoch.timestamp());
             }
             while let Some(item) = self.intake.pop() {
                 if let Some(watermark) = self.watermark.as_mut().filter(|w| w.port == item.port) {
@@ -259,10 +263,11 @@ impl Host {
                     continue;
                 }
                 self.facts.records_in.add(item.batch.len() as u64);
+                self.growth.took(item.epoch.timestamp(), item.batch.bytes());
                 let received =
                     self.operator.receive(item.port, item.epoch, item.batch, &mut self.emitted);
                 received.map_err(|error| self.failed(error))?;
-                self.facts.records_out.add(self.emitted.rows());
+                self.note_emitted(item.epoch);
                 output::send(&mut self.outputs, &mut self.emitted, |_| &item.capability);
                 if env.monotonic() > deadline && !self.intake.is_idle() {
                     self.activator.activate();
@@ -295,12 +300,22 @@ impl Host {
         Ok(())
     }
 
+    /// Counts what was emitted in an epoch and is about to be sent.
+    fn note_emitted(&mut self, epoch: Epoch) {
+        self.facts.records_out.add(self.emitted.rows());
+        let timestamp = epoch.timestamp();
+        let grown = self.growth.gave(timestamp, self.emitted.bytes());
+        if grown > 0 {
+            self.worker.emitted(timestamp, grown);
+        }
+    }
+
     /// Sends what was emitted at the end of an epoch.
     fn send_at(&mut self, epoch: Epoch) {
         if self.emitted.batches.is_empty() {
             return;
         }
-        self.facts.records_out.add(self.emitted.rows());
+        self.note_emitted(epoch);
         let held = self.capabilities.as_ref().expect("only operators that want epochs come here");
         let timestamp = epoch.timestamp();
         let capabilities: Vec<_> = held.iter().map(|held| held.delayed(&timestamp)).collect();

@@ -2,6 +2,9 @@
 //!
 //! While the writer has more queued than it should, rows stay in the intake with their capabilities: their epochs
 //! don't complete, and so sources stop at the bound of bytes under way.
+//!
+//! Without checkpoints there is one interval, which ends with the job: its cut is what makes the job wait until everything is
+//! delivered.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -41,7 +44,7 @@ pub(super) struct SinkParts<'scope, 's> {
 pub(super) struct Built<'scope> {
     /// Nothing but the frontier up to which rows were taken.
     pub(super) done: Rows<'scope>,
-    pub(super) parts: Option<Rows<'scope>>,
+    pub(super) parts: Rows<'scope>,
 }
 
 struct Host {
@@ -49,8 +52,9 @@ struct Host {
     writer: Box<dyn Writer>,
     intake: Intake,
     interval: u32,
-    /// None if checkpoints are off.
-    staging: Option<Staging>,
+    staging: Staging,
+    /// Checkpoints are on.
+    checkpoints: bool,
     facts: Arc<HostFacts>,
     worker: Rc<Worker>,
     activator: Activator,
@@ -75,12 +79,12 @@ pub(super) fn build<'scope>(
     let address = builder.operator_info().address;
     let activator = scope.activator_for(address.clone());
     let wake = scope.worker().sync_activator_for(address.to_vec());
-    let direct = worker.attempt.settings.checkpoint_interval.is_none();
+    let checkpoints = worker.attempt.settings.checkpoint_interval.is_some();
     let context = WriterContext {
         uid: uid.to_string(),
         worker: worker.index,
         attempt: worker.attempt.number,
-        direct,
+        direct: !checkpoints,
         env: worker.attempt.env.clone(),
         waker: Waker::new(move || {
             wake.activate().ok();
@@ -92,26 +96,19 @@ pub(super) fn build<'scope>(
         Err(error) => return Err(super::not_built(builder, failed("sink", &uid, error))),
     };
     let interval = recovered.first_interval();
-    let mut intake = Intake::new((!direct).then_some(interval));
-    let (facts, presence) = worker.facts.add_host(name, (!direct).then_some(interval));
+    let mut intake = Intake::new(checkpoints.then_some(interval));
+    let (facts, presence) = worker.facts.add_host(name, checkpoints.then_some(interval));
     intake.add(&mut builder, input, exchange, FrontierInterest::Always, worker.index);
     let (done_output, done) = Output::add(&mut builder);
-    let (output, parts) = match direct {
-        true => (None, None),
-        false => {
-            let (output, stream) = Output::add(&mut builder);
-            (Some(output), Some(stream))
-        }
-    };
+    let (output, parts) = Output::add(&mut builder);
     let worker = worker.clone();
     builder.build(move |mut capabilities| {
         let first = Epoch::first_of(interval).timestamp();
-        let staging = output.map(|output| {
-            let mut capability = capabilities.pop().expect("one for each output");
-            capability.downgrade(&first);
-            Staging { output, capability: Some(capability), cut: None, last: false }
-        });
-        let mut host = Host { uid, writer, intake, interval, staging, facts, worker, activator };
+        let mut capability = capabilities.pop().expect("one for each output");
+        capability.downgrade(&first);
+        let staging = Staging { output, capability: Some(capability), cut: None, last: false };
+        let mut host =
+            Host { uid, writer, intake, interval, staging, checkpoints, facts, worker, activator };
         move |frontiers| {
             // The output exists for its frontier alone.
             let _ = &done_output;
@@ -162,16 +159,17 @@ impl Host {
             if !self.interval_is_over(frontier) {
                 return Ok(());
             }
-            let staging = self.staging.as_mut().expect("intervals end only with checkpoints");
-            if staging.cut.is_some() {
+            if self.staging.cut.is_some() {
                 return Ok(());
             }
             let cut = self.writer.cut(self.interval);
             cut.map_err(|error| failed("sink", &self.uid, error))?;
             self.worker.froze(self.interval);
-            self.facts.set_interval(self.interval + 1);
-            staging.cut = Some(self.interval);
-            staging.last = frontier.is_none() && self.worker.is_last(self.interval);
+            if self.checkpoints {
+                self.facts.set_interval(self.interval + 1);
+            }
+            self.staging.cut = Some(self.interval);
+            self.staging.last = frontier.is_none() && self.worker.is_last(self.interval);
             self.interval += 1;
             self.intake.advance(self.interval);
             self.send_staged()?;
@@ -179,21 +177,22 @@ impl Host {
     }
 
     fn interval_is_over(&self, frontier: Option<Epoch>) -> bool {
-        let Some(staging) = &self.staging else { return false };
         match frontier {
             Some(frontier) => frontier.interval() > self.interval,
-            None => !staging.last,
+            None => !self.staging.last,
         }
     }
 
     /// Passes on what the writer has staged since the last cut, once it is durable.
     fn send_staged(&mut self) -> Result<(), Error> {
-        let Some(staging) = &mut self.staging else { return Ok(()) };
+        let staging = &mut self.staging;
         let Some(interval) = staging.cut else { return Ok(()) };
         let staged = self.writer.staged().map_err(|error| failed("sink", &self.uid, error))?;
         let Some(items) = staged else { return Ok(()) };
         staging.cut = None;
-        self.facts.set_handed(interval + 1);
+        if self.checkpoints {
+            self.facts.set_handed(interval + 1);
+        }
         self.facts.bytes_out.add(items.iter().map(|item| item.bytes).sum());
         self.facts.records_out.add(items.iter().map(|item| item.rows).sum());
         let staged = Some(SinkItems { sink: self.uid.to_string(), items });

@@ -272,7 +272,6 @@ impl Host {
                 Polled::Rows(batch, bytes) => {
                     self.facts.records_in.add(batch.len() as u64);
                     self.facts.bytes_in.add(bytes as u64);
-                    self.worker.emitted(epoch.timestamp(), bytes + batch.len() * BESIDE_ROW);
                     let split = self
                         .announcer
                         .as_mut()
@@ -281,7 +280,11 @@ impl Host {
                     let mut emitted = Outputs { batches: vec![(0, batch)], ..Outputs::default() };
                     let mut out = Outputs::default();
                     run_through(&mut self.rest, 0, &mut emitted, epoch, &mut out)?;
-                    self.facts.records_out.add(out.rows());
+                    // What travels is what operators here have made of what was read.
+                    let bytes = if self.rest.is_empty() { bytes } else { out.bytes() };
+                    let rows = out.rows();
+                    self.worker.emitted(epoch.timestamp(), bytes + rows as usize * BESIDE_ROW);
+                    self.facts.records_out.add(rows);
                     output::send(&mut self.outputs, &mut out, |port| &capabilities[port]);
                 }
                 Polled::Waiting => return Ok(()),

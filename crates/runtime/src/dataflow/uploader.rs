@@ -56,6 +56,9 @@ impl batch::Rows for Parts {
     fn len(&self) -> usize {
         self.0.len()
     }
+    fn bytes(&self) -> usize {
+        0
+    }
     fn boxed_clone(&self) -> Box<dyn batch::Rows> {
         Box::new(self.clone())
     }
@@ -176,7 +179,9 @@ pub(super) fn build<'scope>(
                     let interval = Epoch::from_timestamp(*timestamp).interval();
                     let parts: Parts =
                         std::mem::take(batch).take().expect("nothing is decoded here");
-                    uploader.arrived.entry(interval).or_default().extend(parts.0);
+                    if on {
+                        uploader.arrived.entry(interval).or_default().extend(parts.0);
+                    }
                 });
             }
             if !uploader.worker.attempt.is_over() && uploader.capability.is_some() {

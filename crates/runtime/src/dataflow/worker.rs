@@ -58,7 +58,7 @@ struct Reached {
 /// The ticks that one host hasn't dealt with yet.
 pub(crate) type Ticks = Rc<RefCell<VecDeque<Tick>>>;
 
-/// Bytes that sources have emitted, by epoch, until the epoch has left the dataflow.
+/// Bytes that sources have emitted and operators have added, by epoch, until the epoch has left the dataflow.
 #[derive(Default)]
 struct InFlight {
     by_epoch: VecDeque<(u64, usize)>,
@@ -132,9 +132,10 @@ impl Worker {
     pub(crate) fn emitted(&self, timestamp: u64, bytes: usize) {
         let mut in_flight = self.in_flight.borrow_mut();
         in_flight.total += bytes;
-        match in_flight.by_epoch.back_mut() {
-            Some((last, sum)) if *last == timestamp => *sum += bytes,
-            _ => in_flight.by_epoch.push_back((timestamp, bytes)),
+        let at = in_flight.by_epoch.partition_point(|(epoch, _)| *epoch < timestamp);
+        match in_flight.by_epoch.get_mut(at) {
+            Some((epoch, sum)) if *epoch == timestamp => *sum += bytes,
+            _ => in_flight.by_epoch.insert(at, (timestamp, bytes)),
         }
         self.facts.set_in_flight(in_flight.total);
     }

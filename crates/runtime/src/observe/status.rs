@@ -72,7 +72,7 @@ pub struct WorkerStatus {
     pub complete: Option<Epoch>,
     /// For how long it has been that.
     pub complete_for_ms: u64,
-    /// Bytes of records that its sources have read, of epochs that aren't complete.
+    /// Bytes of records that its sources have read and its operators have added, of epochs that aren't complete.
     pub in_flight_bytes: u64,
     /// Its sources pause: too much is in flight, or committed and not yet published.
     pub paused: bool,
