@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use highwater::Job;
-use highwater::connectors::{Collect, Discard, Files, IntoSource};
+use highwater::connectors::{
+    Collect, Discard, Files, IntoSource, Stdout, at_least_once, foreach_batch,
+};
 use highwater::testing::{Script, Test};
 use highwater_runtime::BoxError;
 use highwater_runtime::connector::{Reader, ReaderContext, Source, SplitOffset};
@@ -37,6 +39,21 @@ fn a_job_that_writes_nothing_is_refused() {
         job.read("in", input()).map(|n| n + 1);
     });
     assert!(text.contains("the job writes nothing"), "{text}");
+}
+
+#[test]
+fn a_sink_that_cannot_deliver_rows_as_they_come_is_refused_with_its_place() {
+    let text = refusal(Test::new(1), |job| {
+        let numbers = job.read("in", input());
+        numbers.write("soon", at_least_once(Stdout::new()));
+        numbers.write("files", at_least_once(Files::ndjson("out")));
+        numbers.write("batches", at_least_once(foreach_batch(|_, _: Vec<u64>| Ok(()))));
+        numbers.write("seen", at_least_once(Collect));
+    });
+    assert!(text.contains("a file appears whole"), "{text}");
+    assert!(text.contains("use `foreach`"), "{text}");
+    assert!(text.contains("only by the checkpoint"), "{text}");
+    assert_eq!(text.matches("graph_errors.rs:").count(), 3, "{text}");
 }
 
 #[test]

@@ -54,6 +54,10 @@ impl Sink for Discard {
         Delivery::AtLeastOnce
     }
 
+    fn at_least_once(&self) -> Result<Arc<dyn Sink>, String> {
+        Ok(Arc::new(self.clone()))
+    }
+
     fn writer(&self, _: WriterContext) -> Result<Box<dyn Writer>, BoxError> {
         Ok(Box::new(Counter(self.count.clone())))
     }

@@ -68,6 +68,10 @@ where
         Delivery::ExactlyOnce
     }
 
+    fn only_by_checkpoint(&self) -> Option<&'static str> {
+        Some("its function is told the checkpoint that rows belong to; use `foreach`, which isn't")
+    }
+
     fn deliver(&self, _: &PublisherContext, checkpoint: u64, rows: Vec<T>) -> Result<(), BoxError> {
         let mut function = self.0.lock().map_err(|_| {
             Lasting("the function of `foreach_batch` panicked, and what it had done isn't known; start the job again".to_owned())

@@ -6,23 +6,30 @@
 //! | --- | --- | --- |
 //! | [`Files`] | text, NDJSON, CSV, gzip | parts in a folder, exactly once |
 //! | [`foreach_batch`] | | the rows of each checkpoint, to a function |
+//! | [`foreach`] | | rows as they come, to a function |
 //! | [`Stdout`] | | a line of JSON a row |
 //! | [`Collect`] | | memory, for tests |
 //! | [`Discard`] | | nowhere, for benchmarks |
 //! | [`Script`], `Vec` | what a test says | |
 //! | [`Generator`] | rows made by a function | |
 //!
+//! Sinks deliver with the checkpoints; [`at_least_once`] has one deliver rows as they come.
+//!
 //! What a user names in `job.read` and `stream.write` is a builder, which becomes a source or sink for rows of one
 //! type through [`IntoSource`] and [`IntoSink`].
 
 use std::sync::Arc;
 
+pub use highwater_runtime::connector::Lasting;
 use highwater_runtime::connector::{Sink, Source};
 
+mod at_least_once;
 pub mod collect;
+mod direct;
 mod discard;
 #[cfg(feature = "files")]
 mod files;
+mod foreach;
 mod foreach_batch;
 mod generator;
 mod script;
@@ -31,10 +38,12 @@ mod stdout;
 #[cfg(test)]
 mod testing;
 
+pub use at_least_once::{AtLeastOnce, at_least_once};
 pub use collect::Collect;
 pub use discard::Discard;
 #[cfg(feature = "files")]
 pub use files::{Csv, Files, Ndjson, Text};
+pub use foreach::{Foreach, foreach};
 pub use foreach_batch::{ForeachBatch, foreach_batch};
 pub use generator::Generator;
 pub use script::Script;

@@ -1,10 +1,11 @@
 //! What sinks without a place of their own to stage in share: rows wait in the checkpoint store until they are committed.
 //!
 //! ```text
-//!  write: rows ──64k, or cut──▶ task: encode as Arrow, put under stage/ ─▶ items ─▶ the entry ─▶ publish: get, decode ─▶ destination
+//!  write: rows ──2 MB, or cut──▶ task: encode as Arrow, put under stage/ ─▶ items ─▶ the entry ─▶ publish: get, decode ─▶ destination
 //! ```
 //!
-//! An object is one Arrow IPC file with one column, `row`, so that any tool can look into it.
+//! An object is one Arrow IPC file with one column, `row`, so that any tool can look into it. A sink that delivers rows as they come
+//! stages nothing (see [`direct`](super::direct)).
 //!
 //! # Invariants
 //!
@@ -33,7 +34,11 @@ use highwater_runtime::connector::{
 };
 use highwater_runtime::{Batch, BoxError, Data};
 
-/// So many rows make an object.
+use super::direct;
+
+/// Rows that take so many bytes of memory make an object, or so many of them. Less than the runtime lets a writer have queued: what
+/// gathers counts as that.
+const BYTES: usize = 2 << 20;
 const ROWS: usize = 64 << 10;
 
 /// Between tries to store, at first and at the most; the log tries for some seconds by itself.
@@ -57,34 +62,56 @@ pub(super) trait Destination<T>: Send + Sync + 'static {
         let _ = from;
     }
 
-    /// Takes rows without checkpoints.
-    fn deliver_directly(&self, rows: Vec<T>) -> Result<(), BoxError> {
-        drop(rows);
-        Err("this sink delivers exactly once, which needs checkpoints; switch them on".into())
+    /// Why it can't take rows as they come, for people; none if it can.
+    fn only_by_checkpoint(&self) -> Option<&'static str> {
+        Some("it takes rows only by the checkpoint that covers them")
+    }
+
+    /// Takes rows as they come, without checkpoints or because the sink was asked to; perhaps again, if that fails. May block. An
+    /// error that is [`Lasting`] ends the attempt, any other means that the rows are to be given again later.
+    fn deliver_directly(&self, rows: &[T]) -> Result<(), BoxError> {
+        let _ = rows;
+        let text = "this sink delivers exactly once, which needs checkpoints; switch them on";
+        Err(Lasting(text.to_owned()).into())
     }
 }
 
-/// A sink that stages rows in the checkpoint store.
+/// A sink that stages rows in the checkpoint store, or delivers them as they come.
 pub(super) struct StagedRows<T, D> {
     destination: Arc<D>,
+    as_they_come: bool,
     rows: PhantomData<fn() -> T>,
 }
 
 impl<T: Data, D: Destination<T>> StagedRows<T, D> {
     pub(super) fn sink(destination: D) -> Arc<dyn Sink> {
-        Arc::new(StagedRows { destination: Arc::new(destination), rows: PhantomData })
+        Self::made(Arc::new(destination), false)
+    }
+
+    pub(super) fn as_they_come(destination: D) -> Arc<dyn Sink> {
+        Self::made(Arc::new(destination), true)
+    }
+
+    fn made(destination: Arc<D>, as_they_come: bool) -> Arc<dyn Sink> {
+        Arc::new(StagedRows { destination, as_they_come, rows: PhantomData })
     }
 }
 
 impl<T: Data, D: Destination<T>> Sink for StagedRows<T, D> {
     fn delivery(&self) -> Delivery {
-        self.destination.delivery()
+        if self.as_they_come { Delivery::AtLeastOnce } else { self.destination.delivery() }
+    }
+
+    fn at_least_once(&self) -> Result<Arc<dyn Sink>, String> {
+        match self.destination.only_by_checkpoint() {
+            Some(why) => Err(why.to_owned()),
+            None => Ok(Self::made(self.destination.clone(), true)),
+        }
     }
 
     fn writer(&self, context: WriterContext) -> Result<Box<dyn Writer>, BoxError> {
-        if context.direct {
-            let (destination, rows) = (self.destination.clone(), PhantomData::<fn() -> T>);
-            return Ok(Box::new(Direct { destination, rows }));
+        if self.as_they_come || context.direct {
+            return Ok(direct::writer::<T, D>(self.destination.clone(), context));
         }
         Ok(Box::new(StagingWriter::<T>::new(context)))
     }
@@ -95,36 +122,14 @@ impl<T: Data, D: Destination<T>> Sink for StagedRows<T, D> {
     }
 }
 
-/// The writer of a job without checkpoints.
-struct Direct<T, D> {
-    destination: Arc<D>,
-    rows: PhantomData<fn() -> T>,
-}
-
-impl<T: Data, D: Destination<T>> Writer for Direct<T, D> {
-    fn write(&mut self, batch: Batch) -> Result<(), BoxError> {
-        self.destination.deliver_directly(batch.take()?)
-    }
-
-    fn queued_bytes(&self) -> usize {
-        0
-    }
-
-    fn cut(&mut self, _: u32) -> Result<(), BoxError> {
-        Ok(())
-    }
-
-    fn staged(&mut self) -> Result<Option<Vec<StagedItem>>, BoxError> {
-        Ok(Some(Vec::new()))
-    }
-}
-
 /// The result of storing the object with this number.
 type Stored = (u64, Result<StagedItem, BoxError>);
 
 struct StagingWriter<T> {
     context: WriterContext,
     rows: Vec<T>,
+    /// About how many bytes of memory they take; part of `queued`.
+    bytes: usize,
     /// The interval that the next object is named by: the one after the last cut; 0 before the first, when it isn't known.
     /// Names are unique all the same, because objects are counted through the attempt.
     interval: u32,
@@ -144,6 +149,7 @@ impl<T: Data> StagingWriter<T> {
         StagingWriter {
             context,
             rows: Vec::new(),
+            bytes: 0,
             interval: 0,
             first: 0,
             next: 0,
@@ -162,8 +168,7 @@ impl<T: Data> StagingWriter<T> {
         }
         let WriterContext { uid, worker, attempt, env, waker, log, .. } = self.context.clone();
         let rows = std::mem::take(&mut self.rows);
-        let bytes = rows.len() * size_of::<T>().max(1);
-        self.queued.fetch_add(bytes, Ordering::Relaxed);
+        let bytes = std::mem::take(&mut self.bytes);
         let number = self.next;
         self.next += 1;
         let name = names::staged(attempt, u64::from(self.interval), worker as u32, &uid, number);
@@ -224,13 +229,16 @@ async fn put(
 
 impl<T: Data> Writer for StagingWriter<T> {
     fn write(&mut self, batch: Batch) -> Result<(), BoxError> {
+        let bytes = batch.bytes();
+        self.bytes += bytes;
+        self.queued.fetch_add(bytes, Ordering::Relaxed);
         let rows: Vec<T> = batch.take()?;
         if self.rows.is_empty() {
             self.rows = rows;
         } else {
             self.rows.extend(rows);
         }
-        if self.rows.len() >= ROWS {
+        if self.bytes >= BYTES || self.rows.len() >= ROWS {
             self.store();
         }
         Ok(())

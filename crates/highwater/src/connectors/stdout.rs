@@ -10,8 +10,8 @@ use serde::Serialize;
 use super::IntoSink;
 use super::staged_rows::{Destination, StagedRows};
 
-/// Prints rows as lines of JSON once they are committed; without checkpoints, as they come. After a failure the last
-/// ones may be printed again.
+/// Prints rows as lines of JSON once they are committed; without checkpoints, or if
+/// [asked to](super::at_least_once), as they come. After a failure the last ones may be printed again.
 ///
 /// ```
 /// use highwater::connectors::{IntoSink, Stdout};
@@ -44,10 +44,12 @@ impl<T: Data> Destination<T> for Stdout {
         print(&rows)
     }
 
-    /// On the worker thread: who reads the output slower than it comes is meant to slow the job down, and what was printed isn't
-    /// lost when the job ends.
-    fn deliver_directly(&self, rows: Vec<T>) -> Result<(), BoxError> {
-        print(&rows)
+    fn only_by_checkpoint(&self) -> Option<&'static str> {
+        None
+    }
+
+    fn deliver_directly(&self, rows: &[T]) -> Result<(), BoxError> {
+        print(rows)
     }
 }
 

@@ -53,6 +53,10 @@ impl<T: Data, F: WriteFormat<T> + FileFormat> Sink for FileSink<T, F> {
         Delivery::ExactlyOnce
     }
 
+    fn at_least_once(&self) -> Result<Arc<dyn Sink>, String> {
+        Err("a file appears whole, with the checkpoint that covers its rows".to_owned())
+    }
+
     fn writer(&self, context: WriterContext) -> Result<Box<dyn Writer>, BoxError> {
         if context.direct {
             return Err(
