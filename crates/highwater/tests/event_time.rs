@@ -7,7 +7,10 @@ use std::time::Duration;
 use highwater::connectors::{Files, Generator};
 use highwater::testing::{Collect, Run, Script, Test};
 use highwater::time::{hours, millis, secs};
-use highwater::{Job, Session, Sliding, Stream, Trigger, Tumbling, Watermark, WindowResult};
+use highwater::{
+    BoxError, Context, Job, Process, Session, Sliding, States, Stream, Timers, Timestamp, Trigger,
+    Tumbling, Value, Watermark, WindowResult,
+};
 use highwater_log::Store;
 use object_store::memory::InMemory;
 
@@ -163,6 +166,85 @@ fn windows_follow_windows() {
     assert_eq!(counts(&run.unwrap()), [row("a", 0, 3), row("a", 60, 2)]);
 }
 
+/// Waits for five seconds of silence of each key; tells how long somebody spoke, and a moment by the clock later that it did.
+struct Silence {
+    since: Value<i64>,
+    last: Value<i64>,
+    silent: Timers,
+    told: Timers,
+}
+
+impl Process for Silence {
+    type Key = String;
+    type In = Reading;
+    type Out = WindowResult<String, u64>;
+
+    fn declare(states: &mut States<Self>) -> Self {
+        let (silent, told) = (states.event_timers("silent"), states.clock_timers("told"));
+        Silence { since: states.value("since"), last: states.value("last"), silent, told }
+    }
+
+    fn record(&mut self, (_, at): Reading, cx: &mut Context<Self>) -> Result<(), BoxError> {
+        if let Some(last) = self.last.get(cx) {
+            self.silent.delete(cx, last + 5_000);
+        }
+        if self.since.get(cx).is_none() {
+            self.since.set(cx, at);
+        }
+        self.last.set(cx, at);
+        self.silent.set(cx, at + 5_000);
+        Ok(())
+    }
+
+    fn timer(
+        &mut self,
+        timers: Timers,
+        at: Timestamp,
+        cx: &mut Context<Self>,
+    ) -> Result<(), BoxError> {
+        if timers == self.silent {
+            let start = self.since.take(cx).ok_or("nobody spoke")?;
+            self.last.clear(cx);
+            let (key, value) = (cx.key().clone(), ((at.as_ms() - start) / 1000) as u64);
+            cx.emit(WindowResult { key, start: start.into(), end: at, value });
+            self.told.set(cx, cx.clock().ok_or("no clock")?);
+        } else {
+            cx.emit(WindowResult { key: "told".to_owned(), start: 0.into(), end: at, value: 0 });
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn timers_outlive_crashes() {
+    let run = Test::new(1).then(3).then(2).run(|job| {
+        let script = Script::new()
+            .records([reading("a", 1), reading("b", 2), reading("a", 4)])
+            .checkpoint()
+            .crash()
+            .records([reading("b", 8), reading("c", 11)])
+            .checkpoint()
+            .crash()
+            .record(reading("a", 13));
+        let readings = timed(&job.read("in", script), secs(2));
+        let silences = readings.key_by(|reading| reading.0.clone()).process(Silence::declare);
+        let silences = silences.uid("silences").main();
+        silences.write("out", Collect);
+        // What timers tell has their time: windows can follow.
+        let silences = silences.filter(|silence| silence.value > 0).map(|_| ("all".to_owned(), 0));
+        silences.keyed().window(Tumbling::of(secs(10))).count().write("tens", Collect);
+    });
+    let run = run.unwrap();
+    let mut told = counts(&run);
+    let spoken = told.split_off(told.iter().position(|row| row.0 == "told").unwrap());
+    // When `c` spoke the watermark went to 9, by when `a` had been silent for 5 s; `b` had just spoken again.
+    assert_eq!(told, [row("a", 1, 8), row("a", 13, 5), row("b", 2, 11), row("c", 11, 5)]);
+    assert_eq!(spoken.len(), 4);
+    let tens = run.committed::<WindowResult<String, u64>>("tens");
+    let tens: Vec<_> = tens.into_iter().map(|ten| (ten.start.as_ms() / 1000, ten.value)).collect();
+    assert_eq!(tens, [(0, 1), (10, 3)]);
+}
+
 #[test]
 fn windows_that_cannot_be_are_refused_with_their_place() {
     let refused = |build: &dyn Fn(&Job, Stream<Reading>)| {
@@ -197,4 +279,9 @@ fn windows_that_cannot_be_are_refused_with_their_place() {
         timed(readings).window(windows).count().write("out", Collect);
     });
     assert!(endless.contains("longer than time"), "{endless}");
+    let unwatched = refused(&|_, readings| {
+        let silences = readings.key_by(|reading| reading.0.clone()).process(Silence::declare);
+        silences.main().write("out", Collect);
+    });
+    assert!(unwatched.contains("event timers go by the watermark"), "{unwatched}");
 }

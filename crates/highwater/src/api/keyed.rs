@@ -12,7 +12,7 @@ use highwater_runtime::{Data, Operator, OperatorContext, Wants};
 
 use super::job::{Job, Spec};
 use super::map_with_state::MapWithState;
-use super::process::ProcessOperator;
+use super::process::{By, ProcessOperator};
 use super::running::RunningOperator;
 use super::step::{Best, ByAggregate, Count, Fold, Reduce, Step, Sum};
 use super::update_state::UpdateState;
@@ -255,12 +255,32 @@ impl<K: Key, V: Data> KeyedStream<K, V> {
         declare: impl Fn(&mut States<P>) -> P + Send + Sync + 'static,
     ) -> Processed<P::Out> {
         let at = Location::caller();
-        for error in States::trial(&declare) {
+        let trial = States::trial(&declare);
+        for error in trial.errors {
             self.job.error(at, error);
         }
-        let wants = Wants { state: true, epochs: false };
-        let main = self
-            .operator("process", wants, at, move |context| ProcessOperator::new(context, &declare));
+        let has_timers = !trial.timers.is_empty();
+        let watermark =
+            if has_timers { self.job.plan().watermark_of(&[self.port], at) } else { None };
+        if trial.timers.contains(&By::EventTime) && watermark.is_none() {
+            let why = "event timers go by the watermark, which nobody makes here: give the records times with \
+                       `.event_time(...)` somewhere before, or use `clock_timers`";
+            self.job.error(at, why);
+        }
+        let is_timed = self.job.plan().is_timed(self.port);
+        let spec = Spec {
+            name: "process",
+            inputs: vec![Edge { from: self.port, exchange: Exchange::Keyed }],
+            outputs: 1,
+            wants: Wants { state: true, epochs: has_timers },
+            times: Times::Kept,
+            watermark,
+            at,
+        };
+        let node = self
+            .job
+            .operator(spec, move |context| ProcessOperator::new(context, &declare, is_timed));
+        let main = Stream::new(self.job.clone(), node, 0);
         Processed::new(main)
     }
 }

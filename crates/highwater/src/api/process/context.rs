@@ -3,18 +3,28 @@
 use std::any::{Any, type_name};
 
 use highwater_runtime::Epoch;
+use highwater_runtime::watermark::END_OF_TIME;
 
-use super::Process;
 use super::states::{ProcessTable, States};
+use super::timers::{By, TimerTable};
+use super::{Process, Timers};
+use crate::api::time::Timestamp;
 
 /// The present key and its states, and where output goes.
 ///
 /// States are reached through their handles: `self.last.get(cx)`.
 pub struct Context<P: Process> {
     pub(super) tables: Vec<Box<dyn ProcessTable>>,
+    /// Which of the tables are timers, and what they go by.
+    timers: Vec<(usize, By)>,
     /// None before the first record.
     present: Option<Present<P::Key>>,
+    /// None in a function without timers.
+    pub(super) now: Option<Now>,
     emitted: Vec<P::Out>,
+    /// When each happened, if the stream has event times.
+    times: Vec<i64>,
+    is_timed: bool,
 }
 
 /// Whose turn it is.
@@ -22,36 +32,123 @@ struct Present<K> {
     epoch: Epoch,
     hash: u64,
     key: K,
+    moment: Moment,
+}
+
+/// Why the function is called.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Moment {
+    /// For a record without event time.
+    None,
+    /// For a record of this time.
+    Record(i64),
+    /// For a timer that was set for this time.
+    Timer(By, i64),
+}
+
+/// The present, in both kinds of time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    pub(super) clock_ms: i64,
+    pub(super) watermark: Option<i64>,
 }
 
 impl<P: Process> Context<P> {
-    pub(super) fn new(states: States<P>) -> Self {
-        Context { tables: states.tables, present: None, emitted: Vec::new() }
+    pub(super) fn new(states: States<P>, is_timed: bool) -> Self {
+        let States { tables, timers, .. } = states;
+        let (emitted, times) = (Vec::new(), Vec::new());
+        Context { tables, timers, present: None, now: None, emitted, times, is_timed }
     }
 
     /// Makes `key` the present one.
     #[inline]
-    pub(super) fn enter(&mut self, epoch: Epoch, hash: u64, key: P::Key) {
-        self.present = Some(Present { epoch, hash, key });
+    pub(super) fn enter(&mut self, epoch: Epoch, hash: u64, key: P::Key, moment: Moment) {
+        self.present = Some(Present { epoch, hash, key, moment });
     }
 
-    pub(super) fn take_emitted(&mut self) -> Vec<P::Out> {
-        std::mem::take(&mut self.emitted)
+    /// What was emitted, with times if the stream has event times.
+    pub(super) fn take_emitted(&mut self) -> (Vec<P::Out>, Vec<i64>) {
+        (std::mem::take(&mut self.emitted), std::mem::take(&mut self.times))
     }
 
-    /// The key of the present record.
+    /// The key of the present record or timer.
     pub fn key(&self) -> &P::Key {
         &self.present().key
     }
 
-    /// The epoch of the present record: when a source read it.
+    /// The epoch of the present record: when a source read it. Of a timer, the epoch at whose end it is due.
     pub fn epoch(&self) -> Epoch {
         self.present().epoch
     }
 
+    /// The event time of the present record, if its stream has event times; the time for which the present timer was set.
+    pub fn time(&self) -> Option<Timestamp> {
+        match self.present().moment {
+            Moment::None => None,
+            Moment::Record(at) | Moment::Timer(_, at) => Some(at.into()),
+        }
+    }
+
+    /// The event time up to which everything has been seen: a record with a time below it is late. Known only in functions with timers, and
+    /// behind [`event_time`](crate::Stream::event_time).
+    pub fn watermark(&self) -> Option<Timestamp> {
+        self.now?.watermark.map(Timestamp::from_ms)
+    }
+
+    /// The engine's clock in the present epoch, by which [clock timers](super::States::clock_timers) go. It never runs backwards, also
+    /// when the job is started again. Known only in functions with timers.
+    pub fn clock(&self) -> Option<Timestamp> {
+        self.now.map(|now| Timestamp::from_ms(now.clock_ms))
+    }
+
     /// Emits a record, in the present epoch.
+    ///
+    /// If the stream has event times, it has that of the present record or event timer, and for a clock timer the watermark.
     pub fn emit(&mut self, out: P::Out) {
         self.emitted.push(out);
+        if self.is_timed {
+            let time = match self.present().moment {
+                Moment::Record(at) | Moment::Timer(By::EventTime, at) => Some(at),
+                Moment::None | Moment::Timer(By::Clock, _) => {
+                    self.now.and_then(|now| now.watermark)
+                }
+            };
+            self.times.push(time.unwrap_or(i64::MIN));
+        }
+    }
+
+    /// Whether event time is at its end, and a timer is being called.
+    pub(super) fn has_time_ended(&self) -> bool {
+        let is_timer = matches!(self.present().moment, Moment::Timer(..));
+        is_timer && self.now.is_some_and(|now| now.watermark == Some(END_OF_TIME))
+    }
+
+    /// Takes the first of all timers of a kind that are due by then: whose it is, its time, and its key.
+    pub(super) fn take_due(&mut self, by: By, until: i64) -> Option<(Timers, i64, u64, P::Key)> {
+        let mut first: Option<(i64, usize)> = None;
+        for position in 0..self.timers.len() {
+            let (index, goes_by) = self.timers[position];
+            if goes_by == by
+                && let Some(at) = self.timer_table(index).next(until)
+            {
+                first = first.into_iter().chain([(at, index)]).min();
+            }
+        }
+        let (at, index) = first?;
+        let (hash, key) = self.timer_table(index).take(until)?;
+        Some((Timers::new(index), at, hash, key))
+    }
+
+    /// An epoch is over.
+    pub(super) fn tidy_timers(&mut self) {
+        for position in 0..self.timers.len() {
+            self.timer_table(self.timers[position].0).tidy();
+        }
+    }
+
+    fn timer_table(&mut self, index: usize) -> &mut TimerTable<P::Key> {
+        let table: &mut dyn Any = &mut *self.tables[index];
+        table.downcast_mut().unwrap_or_else(|| foreign::<P>())
     }
 
     fn present(&self) -> &Present<P::Key> {
@@ -75,7 +172,7 @@ impl<P: Process> Context<P> {
     }
 }
 
-const NO_RECORD: &str = "a process function is called for a record";
+const NO_RECORD: &str = "a process function is called for a record or a timer";
 
 #[cold]
 fn foreign<P>() -> ! {

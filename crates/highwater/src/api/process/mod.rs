@@ -1,24 +1,28 @@
 //! Process functions: the user's code with named states, under every pattern that nothing else covers.
 //!
-//! A process function declares its states and gets handles to them ([`Value`], [`List`], [`Map`]), which it keeps as fields. A handle
-//! is a typed number: the states themselves are tables of the operator, which the [`Context`] of each call lends to the handle.
+//! A process function declares its states and gets handles to them ([`Value`], [`List`], [`Map`], [`Timers`]), which it keeps as fields.
+//! A handle is a typed number: the states themselves are tables of the operator, which the [`Context`] of each call lends to the handle.
 
 mod context;
 mod list;
 mod map;
+mod operator;
 mod states;
+mod timers;
 mod value;
 
-use highwater_runtime::{Batch, BoxError, Data, Epoch, Keyed, Operator, OperatorContext, Outputs};
-use highwater_state::StateTable;
+use highwater_runtime::{BoxError, Data};
 
 pub use context::Context;
 pub use list::List;
 pub use map::Map;
+pub(super) use operator::ProcessOperator;
 pub use states::States;
+pub(super) use timers::By;
+pub use timers::Timers;
 pub use value::Value;
 
-use super::stateless::emit;
+use super::time::Timestamp;
 use super::{Key, Stream};
 
 /// A function of the records of each key, with states of its own. Used with
@@ -78,6 +82,68 @@ pub trait Process: Sized + Send + 'static {
     ///
     /// Whatever it answers ends the attempt, and is reported with the operator's uid.
     fn record(&mut self, value: Self::In, cx: &mut Context<Self>) -> Result<(), BoxError>;
+
+    /// A timer of the key [`Context::key`] is due, which was set for the time `at` by the handle `timers`; it is gone now. Timers of one
+    /// kind are called in the order of their times.
+    ///
+    /// ```
+    /// use highwater::time::{Timestamp, Watermark, hours};
+    /// use highwater::testing::{self, Collect};
+    /// use highwater::{BoxError, Context, Process, States, Timers, Value};
+    ///
+    /// /// Tells of everyone who has been silent for two hours.
+    /// struct Silence {
+    ///     last: Value<Timestamp>,
+    ///     silent: Timers,
+    /// }
+    ///
+    /// impl Process for Silence {
+    ///     type Key = String;
+    ///     type In = (String, i64);
+    ///     type Out = (String, Timestamp);
+    ///
+    ///     fn declare(states: &mut States<Self>) -> Self {
+    ///         Silence { last: states.value("last"), silent: states.event_timers("silent") }
+    ///     }
+    ///
+    ///     fn record(&mut self, (_, at): Self::In, cx: &mut Context<Self>) -> Result<(), BoxError> {
+    ///         if let Some(last) = self.last.get(cx) {
+    ///             self.silent.delete(cx, last + hours(2));
+    ///         }
+    ///         self.last.set(cx, at.into());
+    ///         self.silent.set(cx, Timestamp::from(at) + hours(2));
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn timer(&mut self, _: Timers, at: Timestamp, cx: &mut Context<Self>) -> Result<(), BoxError> {
+    ///         self.last.clear(cx);
+    ///         cx.emit((cx.key().clone(), at));
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let run = testing::run(2, |job| {
+    ///     let heard = job.read("in", vec![("ann".to_owned(), 0i64), ("ann".to_owned(), 3_600_000)]);
+    ///     let heard = heard.event_time(|heard| heard.1, Watermark::monotonous());
+    ///     let silent = heard.key_by(|heard| heard.0.clone()).process(Silence::declare).uid("silence");
+    ///     silent.main().write("out", Collect);
+    /// })?;
+    /// assert_eq!(run.committed::<(String, Timestamp)>("out"), [("ann".to_owned(), Timestamp::from_ms(10_800_000))]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`record`](Self::record).
+    fn timer(
+        &mut self,
+        timers: Timers,
+        at: Timestamp,
+        cx: &mut Context<Self>,
+    ) -> Result<(), BoxError> {
+        let _ = (timers, at, cx);
+        Ok(())
+    }
 }
 
 /// What comes out of a process function.
@@ -101,45 +167,5 @@ impl<O> Processed<O> {
     pub fn uid(self, uid: &str) -> Self {
         self.main.uid(uid);
         self
-    }
-}
-
-/// The operator around a process function.
-pub(super) struct ProcessOperator<P: Process> {
-    process: P,
-    cx: Context<P>,
-}
-
-impl<P: Process> ProcessOperator<P> {
-    pub(super) fn new(context: &OperatorContext, declare: impl Fn(&mut States<P>) -> P) -> Self {
-        let mut states = States::new(context.key_groups, context.groups.clone());
-        let process = declare(&mut states);
-        ProcessOperator { process, cx: Context::new(states) }
-    }
-}
-
-impl<P: Process> Operator for ProcessOperator<P> {
-    fn receive(
-        &mut self,
-        _: usize,
-        epoch: Epoch,
-        batch: Batch,
-        out: &mut Outputs,
-    ) -> Result<(), BoxError> {
-        let Keyed { hashes, rows } = batch.take::<Keyed<P::Key, P::In>>()?;
-        for (hash, (key, value)) in hashes.into_iter().zip(rows) {
-            self.cx.enter(epoch, hash, key);
-            self.process.record(value, &mut self.cx)?;
-        }
-        emit(out, 0, Batch::new(self.cx.take_emitted()));
-        Ok(())
-    }
-
-    fn tables(&mut self) -> Vec<&mut dyn StateTable> {
-        self.cx.tables.iter_mut().map(|table| table.state_table()).collect()
-    }
-
-    fn restored(&mut self) {
-        self.cx.tables.iter_mut().for_each(|table| table.restored());
     }
 }

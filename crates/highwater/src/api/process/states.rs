@@ -9,8 +9,9 @@ use highwater_state::{KeyGroups, StateTable};
 
 use super::list::ListTable;
 use super::map::MapTable;
+use super::timers::{By, TimerTable};
 use super::value::ValueTable;
-use super::{List, Map, Process, Value};
+use super::{List, Map, Process, Timers, Value};
 use crate::api::Key;
 
 /// A state of a process function on one worker: its table, and what is derived from it.
@@ -26,16 +27,19 @@ pub struct States<P: Process> {
     key_groups: KeyGroups,
     groups: Range<u32>,
     pub(super) tables: Vec<Box<dyn ProcessTable>>,
+    /// Which of them are timers, and what they go by.
+    pub(super) timers: Vec<(usize, By)>,
     process: PhantomData<fn(P)>,
 }
 
 impl<P: Process> States<P> {
     pub(in crate::api) fn new(key_groups: KeyGroups, groups: Range<u32>) -> Self {
-        States { key_groups, groups, tables: Vec::new(), process: PhantomData }
+        let (tables, timers) = (Vec::new(), Vec::new());
+        States { key_groups, groups, tables, timers, process: PhantomData }
     }
 
-    /// Declares states for nobody, and answers what is wrong with them.
-    pub(in crate::api) fn trial(declare: &impl Fn(&mut States<P>) -> P) -> Vec<String> {
+    /// Declares states for nobody, and answers what is wrong with them and which timers there are.
+    pub(in crate::api) fn trial(declare: &impl Fn(&mut States<P>) -> P) -> Trial {
         let mut states = States::new(KeyGroups::default(), 0..0);
         declare(&mut states);
         let mut names: Vec<String> =
@@ -52,7 +56,7 @@ impl<P: Process> States<P> {
                 same[0]
             ));
         }
-        errors
+        Trial { errors, timers: states.timers.iter().map(|(_, by)| *by).collect() }
     }
 
     /// One value for each key.
@@ -73,10 +77,38 @@ impl<P: Process> States<P> {
         Map::new(self.add(table))
     }
 
+    /// Timers of each key that go by event time: one is due when the watermark has come to its time. See [`Process::timer`].
+    ///
+    /// Records of a function with timers are handed over when their epoch is complete, and then all timers that are due at its end. So
+    /// which records a timer comes behind depends on the epochs in which they were read, not on the number of workers.
+    pub fn event_timers(&mut self, name: &str) -> Timers {
+        self.add_timers(name, By::EventTime)
+    }
+
+    /// As [`event_timers`](Self::event_timers), by the engine's clock (see [`Context::clock`](super::Context::clock)): one is due in the first
+    /// epoch at whose end the clock has come to its time. When all sources are at their end, those that aren't due yet are no
+    /// longer waited for.
+    pub fn clock_timers(&mut self, name: &str) -> Timers {
+        self.add_timers(name, By::Clock)
+    }
+
+    fn add_timers(&mut self, name: &str, by: By) -> Timers {
+        let table = TimerTable::<P::Key>::new(name, by, self.key_groups, self.groups.clone());
+        let index = self.add(table);
+        self.timers.push((index, by));
+        Timers::new(index)
+    }
+
     fn add(&mut self, table: impl ProcessTable) -> usize {
         self.tables.push(Box::new(table));
         self.tables.len() - 1
     }
+}
+
+/// What comes out of [`States::trial`].
+pub(in crate::api) struct Trial {
+    pub(in crate::api) errors: Vec<String>,
+    pub(in crate::api) timers: Vec<By>,
 }
 
 impl<P: Process> std::fmt::Debug for States<P> {

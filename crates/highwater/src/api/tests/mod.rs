@@ -5,6 +5,7 @@ mod keyed;
 mod process;
 mod published;
 mod running;
+mod timers;
 mod update_state;
 mod window;
 

@@ -9,39 +9,14 @@ use std::vec;
 
 use highwater_codec::hash_key;
 use highwater_runtime::{Data, Keyed, OperatorContext, Work};
-use highwater_state::{Hashing, KeyedTable, Kind, StateTable, WARM};
+use highwater_state::{KeyedTable, Kind, StateTable, WARM};
 
 use super::kind::Grid;
 use super::operator::{Late, Now, ToldRows, Windows};
 use crate::api::changed::touch;
+use crate::api::moment::{ByMoment, lookup};
 use crate::api::ordered::Timed;
 use crate::api::step::Step;
-
-/// Entries by key and the begin of the window: the key's hash is known, and needn't be computed again for each of them.
-struct ByWindow;
-
-impl<K: Data> Hashing<(K, i64)> for ByWindow {
-    #[inline]
-    fn group(place: &(K, i64)) -> u64 {
-        hash_key(&place.0)
-            .expect("a key was hashed when it was grouped, and must be hashable ever after")
-    }
-    #[inline]
-    fn lookup(place: &(K, i64)) -> u64 {
-        lookup(Self::group(place), place.1)
-    }
-    #[inline]
-    fn both(place: &(K, i64)) -> (u64, u64) {
-        let hash = Self::group(place);
-        (hash, lookup(hash, place.1))
-    }
-}
-
-/// The hash that finds a window of a key with this hash.
-#[inline]
-fn lookup(hash: u64, start: i64) -> u64 {
-    hash ^ (start as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32)
-}
 
 /// The windows of some keys.
 pub(super) struct Disjoint<K, V, S: Step<V>> {
@@ -49,7 +24,7 @@ pub(super) struct Disjoint<K, V, S: Step<V>> {
     grid: Grid,
     /// Windows are kept so much longer than they last.
     lateness: i64,
-    windows: KeyedTable<(K, i64), S::Acc, ByWindow>,
+    windows: KeyedTable<(K, i64), S::Acc, ByMoment>,
     /// The keys that have each window, by its begin, with their hashes.
     keys: BTreeMap<i64, Vec<(u64, K)>>,
     /// Windows that were told of in earlier epochs, and have changed in this one.

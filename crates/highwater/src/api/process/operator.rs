@@ -1,0 +1,141 @@
+//! The operator around a process function.
+//!
+//! Without timers records are handed over as they come. With timers they wait until their epoch is complete ([`Ordered`]), and timers that
+//! are due at its end follow: what a function sees then depends on epochs alone.
+//!
+//! ```text
+//! without timers   rows ─▶ record
+//! with timers      rows ─▶ Ordered ─epoch complete─▶ record ... ─▶ timer ... (event timers up to the watermark, then the clock's)
+//! ```
+
+use highwater_runtime::{
+    Batch, BoxError, Epoch, EpochEnd, Keyed, Operator, OperatorContext, Outputs, Work,
+};
+use highwater_state::StateTable;
+
+use super::context::{Moment, Now};
+use super::timers::By;
+use super::{Context, Process, States};
+use crate::api::ordered::{Ordered, Timed};
+use crate::api::stateless::emit;
+use crate::api::{BATCH_ROWS, SLICE_ROWS};
+
+/// The operator.
+pub(in crate::api) struct ProcessOperator<P: Process> {
+    process: P,
+    cx: Context<P>,
+    /// Only with timers.
+    input: Option<Ordered<P::Key, P::In>>,
+}
+
+impl<P: Process> ProcessOperator<P> {
+    /// `is_timed` says whether the rows that it gets have event times.
+    pub(in crate::api) fn new(
+        context: &OperatorContext,
+        declare: impl Fn(&mut States<P>) -> P,
+        is_timed: bool,
+    ) -> Self {
+        let mut states = States::new(context.key_groups, context.groups.clone());
+        let process = declare(&mut states);
+        let input = (!states.timers.is_empty()).then(Ordered::default);
+        ProcessOperator { process, cx: Context::new(states, is_timed), input }
+    }
+
+    /// Hands rows over, and emits what comes of them.
+    fn records(
+        &mut self,
+        epoch: Epoch,
+        (keyed, times): Timed<P::Key, P::In>,
+        out: &mut Outputs,
+    ) -> Result<(), BoxError> {
+        let mut times = times.into_iter();
+        for (hash, (key, value)) in keyed.hashes.into_iter().zip(keyed.rows) {
+            let at = times.next().map_or(Moment::None, Moment::Record);
+            self.cx.enter(epoch, hash, key, at);
+            self.process.record(value, &mut self.cx)?;
+        }
+        self.emit(out);
+        Ok(())
+    }
+
+    /// Calls timers for a while. Answers whether those were all that are due.
+    fn timers(&mut self, epoch: Epoch, now: Now, out: &mut Outputs) -> Result<Work, BoxError> {
+        let mut called = 0;
+        for by in [By::EventTime, By::Clock] {
+            let until = match by {
+                By::EventTime => now.watermark.unwrap_or(i64::MIN),
+                By::Clock => now.clock_ms,
+            };
+            while let Some((timers, at, hash, key)) = self.cx.take_due(by, until) {
+                self.cx.enter(epoch, hash, key, Moment::Timer(by, at));
+                self.process.timer(timers, at.into(), &mut self.cx)?;
+                called += 1;
+                if called % BATCH_ROWS == 0 {
+                    self.emit(out);
+                }
+                if called >= SLICE_ROWS {
+                    return Ok(Work::More);
+                }
+            }
+        }
+        self.emit(out);
+        Ok(Work::Done)
+    }
+
+    fn emit(&mut self, out: &mut Outputs) {
+        let (mut rows, mut times) = self.cx.take_emitted();
+        while !rows.is_empty() {
+            let length = rows.len().min(BATCH_ROWS);
+            let rest = (rows.split_off(length), times.split_off(length.min(times.len())));
+            emit(out, 0, Batch::new(rows).with_times(times));
+            (rows, times) = rest;
+        }
+    }
+}
+
+impl<P: Process> Operator for ProcessOperator<P> {
+    fn receive(
+        &mut self,
+        _: usize,
+        epoch: Epoch,
+        batch: Batch,
+        out: &mut Outputs,
+    ) -> Result<(), BoxError> {
+        match &mut self.input {
+            Some(input) => input.receive(epoch, batch),
+            None => {
+                let timed = batch.take_timed::<Keyed<P::Key, P::In>>()?;
+                self.records(epoch, timed, out)
+            }
+        }
+    }
+
+    fn complete(&mut self, end: &EpochEnd, out: &mut Outputs) -> Result<Work, BoxError> {
+        let clock_ms = end.clock_ms.min(i64::MAX as u64) as i64;
+        self.cx.now = Some(Now { clock_ms, watermark: end.late_below });
+        let mut taken = 0;
+        while let Some(timed) = self.input.as_mut().and_then(|input| input.next(end.epoch)) {
+            taken += timed.0.rows.len();
+            self.records(end.epoch, timed, out)?;
+            if taken >= SLICE_ROWS {
+                return Ok(Work::More);
+            }
+        }
+        let now = Now { clock_ms, watermark: end.watermark };
+        self.cx.now = Some(now);
+        if self.timers(end.epoch, now, out)? == Work::More {
+            return Ok(Work::More);
+        }
+        self.input.iter_mut().for_each(Ordered::finish);
+        self.cx.tidy_timers();
+        Ok(Work::Done)
+    }
+
+    fn tables(&mut self) -> Vec<&mut dyn StateTable> {
+        self.cx.tables.iter_mut().map(|table| table.state_table()).collect()
+    }
+
+    fn restored(&mut self) {
+        self.cx.tables.iter_mut().for_each(|table| table.restored());
+    }
+}
