@@ -46,7 +46,7 @@ try() {
     budget=$(head -n 1 "$patch" | sed -n 's/.*; within \([0-9]*\) seeds$/\1/p')
     [ -n "$budget" ] || { violation="NO BUDGET in its first line"; return 1; }
     restore
-    in_copy apply "$patch" >"$log" 2>&1 || { violation="DOESN'T APPLY: see $log"; return 1; }
+    in_copy apply -C1 "$patch" >"$log" 2>&1 || { violation="DOESN'T APPLY: see $log"; return 1; }
     cargo build -q -p highwater-sim --manifest-path "$tree/Cargo.toml" >"$log" 2>&1 ||
         { violation="DOESN'T BUILD: see $log"; return 1; }
     cp "$CARGO_TARGET_DIR/debug/highwater-sim" "$place/highwater-sim"
