@@ -5,7 +5,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use highwater::connectors::IntoSource;
-use highwater_runtime::connector::{Polled, Reader, ReaderContext, Source, SplitOffset, Waker};
+use highwater_runtime::connector::{
+    self as runtime, Finder, FinderContext, Polled, Reader, ReaderContext, Source, SplitOffset,
+    Waker,
+};
 use highwater_runtime::{Batch, BoxError, Epoch};
 use highwater_world::Random;
 
@@ -14,10 +17,12 @@ use crate::graph::{Graph, Op, Row, rows_of};
 /// Splits that show up late do so once more than so many attempts have been started.
 const LATE_AFTER: usize = 2;
 
-/// Which splits an attempt finds. All of its sources see the same.
+/// Which splits an attempt finds when it starts. All of its sources see the same; those that show up late it may still find while it
+/// runs.
 #[derive(Debug)]
 pub struct Found {
-    attempts: Arc<AtomicUsize>,
+    /// How many have been started; none if nothing more is found later.
+    attempts: Option<Arc<AtomicUsize>>,
     late: OnceLock<bool>,
 }
 
@@ -26,16 +31,19 @@ impl Found {
     ///
     /// It looks when it knows the checkpoint that it goes on from, so that it finds whatever that one knows.
     pub fn after(attempts: &Arc<AtomicUsize>) -> Arc<Self> {
-        Arc::new(Found { attempts: attempts.clone(), late: OnceLock::new() })
+        Arc::new(Found { attempts: Some(attempts.clone()), late: OnceLock::new() })
     }
 
     /// All splits, or only those that are there from the beginning.
     pub fn always(late: bool) -> Arc<Self> {
-        Arc::new(Found { attempts: Arc::default(), late: OnceLock::from(late) })
+        Arc::new(Found { attempts: None, late: OnceLock::from(late) })
     }
 
     fn late(&self) -> bool {
-        *self.late.get_or_init(|| self.attempts.load(Ordering::Relaxed) > LATE_AFTER)
+        *self.late.get_or_init(|| {
+            let started = |attempts: &Arc<AtomicUsize>| attempts.load(Ordering::Relaxed);
+            self.attempts.as_ref().is_some_and(|attempts| started(attempts) > LATE_AFTER)
+        })
     }
 }
 
@@ -66,40 +74,90 @@ impl SimSource {
     }
 }
 
+impl SimSource {
+    /// How many splits are there when an attempt starts.
+    fn there(&self) -> usize {
+        self.splits.len() - if self.found.late() { 0 } else { self.late }
+    }
+}
+
 impl IntoSource<Row> for SimSource {
     fn into_source(self) -> Arc<dyn Source> {
         Arc::new(self)
     }
 }
 
+/// The number of a split.
+fn number(id: &str) -> Option<usize> {
+    id.strip_prefix("split-")?.parse().ok()
+}
+
+fn split(number: usize) -> (String, SplitOffset) {
+    (format!("split-{number}"), SplitOffset::default())
+}
+
+/// The first split behind those that are known: they are found in their order.
+fn first_new(known: &[(String, SplitOffset)]) -> usize {
+    known.iter().filter_map(|(id, _)| number(id)).max().map_or(0, |last| last + 1)
+}
+
 impl Source for SimSource {
-    fn splits(&self, _: &[(String, SplitOffset)]) -> Result<Vec<String>, BoxError> {
-        let late = if self.found.late() { 0 } else { self.late };
-        Ok((0..self.splits.len() - late).map(|split| format!("split-{split}")).collect())
+    fn splits(
+        &self,
+        known: &[(String, SplitOffset)],
+    ) -> Result<Vec<(String, SplitOffset)>, BoxError> {
+        Ok((first_new(known)..self.there()).map(split).collect())
+    }
+
+    fn finder(&self, context: FinderContext) -> Result<Option<Box<dyn Finder>>, BoxError> {
+        let Some(attempts) = self.found.attempts.clone().filter(|_| !self.found.late()) else {
+            return Ok(None);
+        };
+        let random = Random::new(context.env.random(), "finder");
+        let known = context.known.into_iter().map(|(id, _)| id).collect();
+        let splits = self.splits.len();
+        Ok(Some(Box::new(SimFinder { known, splits, attempts, random })))
     }
 
     fn reader(&self, context: ReaderContext) -> Result<Box<dyn Reader>, BoxError> {
-        let mut random = Random::new(context.env.random(), "reader");
-        let mut splits = Vec::new();
-        for (id, offset) in context.splits.iter().cloned() {
-            let number = id.strip_prefix("split-").and_then(|number| number.parse::<usize>().ok());
-            let late = if self.found.late() { 0 } else { self.late };
-            let there = self.splits.len() - late;
-            let rows = number.filter(|number| *number < there).map(|number| &self.splits[number]);
-            let rows = rows
-                .ok_or_else(|| format!("a checkpoint knows the split `{id}`, which isn't there"))?;
-            if offset.records > 0 && offset.position as usize >= rows.len() {
-                return Err(format!("`{id}` is at its end, and is to be read again").into());
-            }
-            let (from, whole) = (offset.position as usize, rows.len());
-            // Somebody writes to it while it is read: what comes later is for the next start.
-            let there = match context.available_now && random.chance(500) {
-                true => random.within(from as u64..=whole as u64) as usize,
-                false => whole,
-            };
-            splits.push(Split { id, rows: rows.clone(), there, offset, moved: false });
+        let random = Random::new(context.env.random(), "reader");
+        let (all, splits, polled) = (self.splits.clone(), Vec::new(), String::new());
+        Ok(Box::new(SimReader { all, splits, random, context, polled }))
+    }
+}
+
+/// Comes upon the splits that show up late, one by one, and releases all but the last, as who knows their order may.
+struct SimFinder {
+    /// Those that aren't released.
+    known: Vec<String>,
+    splits: usize,
+    /// How many attempts were started; more are noted as soon as anything is found.
+    attempts: Arc<AtomicUsize>,
+    random: Random,
+}
+
+impl Finder for SimFinder {
+    fn poll(&mut self) -> Result<runtime::Found, BoxError> {
+        let mut found = runtime::Found::default();
+        if self.random.chance(900) {
+            return Ok(found);
         }
-        Ok(Box::new(SimReader { splits, random, context, polled: String::new() }))
+        let known: Vec<_> =
+            self.known.iter().map(|id| (id.clone(), SplitOffset::default())).collect();
+        let next = first_new(&known);
+        if next < self.splits {
+            // Whoever comes after this attempt may know it, and then finds all of them.
+            self.attempts.fetch_max(LATE_AFTER + 1, Ordering::Relaxed);
+            found.splits.push(split(next));
+        } else {
+            found.complete = true;
+        }
+        let last = format!("split-{}", next.saturating_sub(1));
+        let (last, released) = self.known.drain(..).partition(|id| *id == last);
+        self.known = last;
+        self.known.extend(found.splits.iter().map(|(id, _)| id.clone()));
+        found.released = released;
+        Ok(found)
     }
 }
 
@@ -121,6 +179,8 @@ impl Split {
 }
 
 struct SimReader {
+    /// The rows of all splits, also of those that show up late.
+    all: Vec<Arc<Vec<Row>>>,
     splits: Vec<Split>,
     random: Random,
     context: ReaderContext,
@@ -144,6 +204,25 @@ impl SimReader {
 }
 
 impl Reader for SimReader {
+    fn add(&mut self, splits: Vec<(String, SplitOffset)>, _: usize) -> Result<(), BoxError> {
+        for (id, offset) in splits {
+            let rows = number(&id).and_then(|number| self.all.get(number));
+            let rows = rows
+                .ok_or_else(|| format!("a checkpoint knows the split `{id}`, which isn't there"))?;
+            if offset.records > 0 && offset.position as usize >= rows.len() {
+                return Err(format!("`{id}` is at its end, and is to be read again").into());
+            }
+            let (from, whole) = (offset.position as usize, rows.len());
+            // Somebody writes to it while it is read: what comes later is for the next start.
+            let there = match self.context.available_now && self.random.chance(500) {
+                true => self.random.within(from as u64..=whole as u64) as usize,
+                false => whole,
+            };
+            self.splits.push(Split { id, rows: rows.clone(), there, offset, moved: false });
+        }
+        Ok(())
+    }
+
     fn poll(&mut self, _: Epoch) -> Result<Polled, BoxError> {
         match self.random.below(10) {
             0 => return Ok(self.idle(2_000)),

@@ -88,8 +88,8 @@ impl IntoSource<u64> for Shut {
 }
 
 impl Source for Shut {
-    fn splits(&self, _: &[(String, SplitOffset)]) -> Result<Vec<String>, BoxError> {
-        Ok(vec!["all".to_owned()])
+    fn splits(&self, _: &[(String, SplitOffset)]) -> Result<Vec<(String, SplitOffset)>, BoxError> {
+        Ok(vec![("all".to_owned(), SplitOffset::default())])
     }
 
     fn reader(&self, _: ReaderContext) -> Result<Box<dyn Reader>, BoxError> {

@@ -15,6 +15,9 @@
 //! items; all that a cut asks of them is to answer once the destination has accepted everything before it, so that
 //! a checkpoint doesn't cover rows that could still be lost.
 
+mod finder;
+mod malformed;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -23,6 +26,9 @@ use highwater_log::{Log, StagedItem};
 use serde::{Deserialize, Serialize};
 
 use crate::{Batch, BoxError, Epoch};
+
+pub use finder::{Finder, FinderContext, Found};
+pub use malformed::{Malformed, MalformedRecords, Reject};
 
 /// How far a split has been read: everything a reader needs to go on behind it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +39,12 @@ pub struct SplitOffset {
     pub records: u64,
     /// The split has been read to its end.
     pub ended: bool,
+    /// The source's own: by what it sees that the split is still the one that it was. 0 if there is nothing of the kind.
+    #[serde(default)]
+    pub check: u64,
+    /// When the split came to be, as its source counts, in milliseconds since 1970: when its file was last changed. 0 if unknown.
+    #[serde(default)]
+    pub time_ms: u64,
 }
 
 /// Wakes an operator from another thread. Waking one that is gone does nothing.
@@ -59,15 +71,30 @@ impl fmt::Debug for Waker {
 
 /// A source, as the plan holds it.
 pub trait Source: Send + Sync {
-    /// All splits there are now. `known` are those of earlier attempts, with how far they were read; a split among them
-    /// keeps its id (a file once cut stays cut as it was).
+    /// The splits there are now, with where each begins. `known` are those of earlier attempts, with how far they were read; a
+    /// split among them keeps its id (a file once cut stays cut as it was), and is read on whether or not it is given here.
     ///
-    /// Called once an attempt, before anything runs; it may block.
+    /// Called once an attempt, on process 0 and before anything runs; it may block.
     ///
     /// # Errors
     ///
     /// If the splits can't be found out.
-    fn splits(&self, known: &[(String, SplitOffset)]) -> Result<Vec<String>, BoxError>;
+    fn splits(
+        &self,
+        known: &[(String, SplitOffset)],
+    ) -> Result<Vec<(String, SplitOffset)>, BoxError>;
+
+    /// What goes on looking for splits while the job runs; none if there won't be more than [`Source::splits`] has found.
+    ///
+    /// Called once an attempt, on process 0. Not called if only what is there now is to be read.
+    ///
+    /// # Errors
+    ///
+    /// If it can't start.
+    fn finder(&self, context: FinderContext) -> Result<Option<Box<dyn Finder>>, BoxError> {
+        let _ = context;
+        Ok(None)
+    }
 
     /// Makes the reader of one worker.
     ///
@@ -86,10 +113,6 @@ pub struct ReaderContext {
     pub worker: usize,
     /// How many workers there are.
     pub workers: usize,
-    /// The splits that this worker reads, with where to begin. Those at their end are left out.
-    pub splits: Vec<(String, SplitOffset)>,
-    /// How many such splits there are on all workers together.
-    pub splits_of_all: usize,
     /// Only what is there now is to be read: the reader answers [`Polled::Ended`] behind it. A split that may have more at a later
     /// start isn't marked as ended.
     pub available_now: bool,
@@ -103,6 +126,8 @@ pub struct ReaderContext {
     pub control: crate::attempt::Control,
     /// To say how far it is, for people.
     pub progress: crate::observe::ReaderProgress,
+    /// What is to become of records that can't be read.
+    pub malformed: MalformedRecords,
 }
 
 /// What a reader has.
@@ -110,16 +135,37 @@ pub struct ReaderContext {
 pub enum Polled {
     /// Rows, and about how many bytes of memory they take.
     Rows(Batch, usize),
+    /// Rows, perhaps none, what [`MalformedRecords`] has rejected before and among them, and about how many bytes the
+    /// rows take.
+    WithRejects(Batch, Vec<Reject>, usize),
     /// Nothing now; the waker will be called.
     Waiting,
     /// Nothing until the next epoch.
     EpochOver,
-    /// All splits are at their end; the reader isn't polled again.
+    /// All splits are at their end; the reader isn't polled again unless there are more.
     Ended,
+}
+
+impl Polled {
+    /// Rows, which take about so many bytes, and what was rejected before and among them.
+    pub fn rows(rows: Batch, rejects: Vec<Reject>, bytes: usize) -> Self {
+        match rejects.is_empty() {
+            true => Polled::Rows(rows, bytes),
+            false => Polled::WithRejects(rows, rejects, bytes),
+        }
+    }
 }
 
 /// Reads the splits of one worker.
 pub trait Reader {
+    /// Takes splits to read, each with where to begin: at the start, and whenever there are more. `of_all` is how many all workers are
+    /// given at once. None of them is at its end, and none comes twice.
+    ///
+    /// # Errors
+    ///
+    /// Ends the attempt.
+    fn add(&mut self, splits: Vec<(String, SplitOffset)>, of_all: usize) -> Result<(), BoxError>;
+
     /// The next rows, at once: a batch of some thousand at the most.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ pub(crate) fn of(plan: &Checked, key_groups: KeyGroups, env: &Arc<dyn Env>) -> V
     let nodes = plan.nodes().iter().enumerate().filter(|(_, node)| node.is_stateful());
     let operators = nodes.map(|(id, node)| {
         let kind = match &node.role {
-            Role::Source(_) => "source",
+            Role::Source(..) => "source",
             Role::Sink(_) => SINK,
             Role::Operator { .. } => node.name,
         };

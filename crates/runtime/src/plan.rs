@@ -12,7 +12,7 @@ use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
 
-use crate::connector::{Delivery, Sink, Source};
+use crate::connector::{Delivery, Malformed, Sink, Source};
 use crate::operator::{Operator, OperatorContext, Wants};
 
 mod event_time;
@@ -55,8 +55,8 @@ pub type MakeOperator = Arc<dyn Fn(&OperatorContext) -> Box<dyn Operator> + Send
 /// What a node is.
 #[derive(Clone)]
 pub enum Role {
-    /// It reads.
-    Source(Arc<dyn Source>),
+    /// It reads; what becomes of records that it can't read. If they are rejected, the node has a second output for them.
+    Source(Arc<dyn Source>, Malformed),
     /// It computes.
     Operator {
         /// Makes it.
@@ -106,7 +106,7 @@ impl Node {
     pub fn is_stateful(&self) -> bool {
         match &self.role {
             Role::Operator { wants, .. } => wants.state,
-            Role::Source(_) | Role::Sink(_) => true,
+            Role::Source(..) | Role::Sink(_) => true,
         }
     }
 }
@@ -269,6 +269,11 @@ impl Checked {
     /// The nodes, in the order in which they were made.
     pub fn nodes(&self) -> &[Node] {
         &self.0.nodes
+    }
+
+    /// The output at which a source is to announce its splits; none if nobody wants to know.
+    pub(crate) fn announced(&self, source: NodeId) -> Option<Port> {
+        self.0.announced(source)
     }
 
     /// A node's uid; its name if it has no state.

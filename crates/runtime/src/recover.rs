@@ -42,8 +42,27 @@ pub(crate) struct Recovered {
     /// The objects of the base, in the order of the image's.
     pub(crate) objects: Vec<ObjectRef>,
     pub(crate) image: Image,
-    /// For each source, the splits that are to be read, with where to begin.
-    pub(crate) splits: BTreeMap<String, Vec<(String, SplitOffset)>>,
+    /// The splits of each source, on the process that looked for them.
+    pub(crate) splits: BTreeMap<String, SplitsAtStart>,
+}
+
+/// The splits of a source when an attempt starts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SplitsAtStart {
+    /// Those that the base knows, with how far they were read.
+    pub(crate) known: Vec<(String, SplitOffset)>,
+    /// The others, with where they begin.
+    pub(crate) new: Vec<(String, SplitOffset)>,
+}
+
+impl SplitsAtStart {
+    /// What is left to be read, sorted.
+    pub(crate) fn to_read(&self) -> Vec<(String, SplitOffset)> {
+        let all = self.known.iter().chain(&self.new);
+        let mut to_read: Vec<_> = all.filter(|(_, offset)| !offset.ended).cloned().collect();
+        to_read.sort_by(|a, b| a.0.cmp(&b.0));
+        to_read
+    }
 }
 
 /// How far the base had come.
@@ -243,10 +262,10 @@ async fn read(log: &Log, object: ObjectRef) -> Result<Object, LogError> {
     })
 }
 
-/// Asks every source for its splits, and where each begins; those at their end are left out.
+/// Asks every source for its splits, and where each begins.
 pub(crate) fn find_splits(plan: &Checked, recovered: &mut Recovered) -> Result<(), Error> {
     for (id, node) in plan.nodes().iter().enumerate() {
-        let Role::Source(source) = &node.role else { continue };
+        let Role::Source(source, _) = &node.role else { continue };
         let uid = plan.uid(id);
         let known = read_splits(uid, &recovered.image, recovered.key_groups)
             .map_err(|source| Error::State { uid: uid.to_owned(), source })?;
@@ -255,13 +274,12 @@ pub(crate) fn find_splits(plan: &Checked, recovered: &mut Recovered) -> Result<(
             uid: uid.to_owned(),
             source,
         })?;
-        let known: BTreeMap<String, SplitOffset> = known.into_iter().collect();
-        let mut splits: BTreeMap<String, SplitOffset> = known.clone();
-        for split in found {
-            splits.entry(split).or_default();
-        }
-        let unfinished = splits.into_iter().filter(|(_, offset)| !offset.ended).collect();
-        recovered.splits.insert(uid.to_owned(), unfinished);
+        let mut new: BTreeMap<String, SplitOffset> = found.into_iter().collect();
+        known.iter().for_each(|(split, _)| {
+            new.remove(split);
+        });
+        let new = new.into_iter().collect();
+        recovered.splits.insert(uid.to_owned(), SplitsAtStart { known, new });
     }
     Ok(())
 }

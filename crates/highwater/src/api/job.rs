@@ -6,6 +6,7 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use highwater_runtime::connector::{Malformed, Reject, Source};
 use highwater_runtime::plan::{Edge, Exchange, Node, NodeId, Port, Role, Times};
 use highwater_runtime::{Data, Operator, OperatorContext, Plan, Wants};
 
@@ -37,7 +38,8 @@ impl Job {
     /// `uid` names the source in checkpoints: how far it has been read is found again under this name, so keep it when
     /// the job changes.
     ///
-    /// A uid that is malformed or taken is reported when the job is checked.
+    /// A uid that is malformed or taken is reported when the job is checked. A record that can't be read ends the job with an error that
+    /// says where it is; [`read_or_skip`](Self::read_or_skip) and [`read_with_rejects`](Self::read_with_rejects) go on.
     ///
     /// ```
     /// use highwater::testing::{self, Collect};
@@ -52,19 +54,78 @@ impl Job {
     /// ```
     #[track_caller]
     pub fn read<T: Data>(&self, uid: &str, source: impl IntoSource<T>) -> Stream<T> {
-        let at = Location::caller();
+        let node = self.source(uid, source.into_source(), Malformed::Fail, Location::caller());
+        Stream::new(self.clone(), node, 0)
+    }
+
+    /// Reads as [`read`](Self::read) does, and leaves out records that can't be read. They are counted, and the count is shown.
+    ///
+    /// ```
+    /// use highwater::connectors::Files;
+    /// use highwater::testing::{self, Collect};
+    ///
+    /// let folder = tempfile::tempdir()?;
+    /// std::fs::write(folder.path().join("numbers.ndjson"), "1\nzwei\n3\n")?;
+    /// let run = testing::run(1, |job| {
+    ///     job.read_or_skip("numbers", Files::ndjson(folder.path())).write("seen", Collect);
+    /// })?;
+    /// assert_eq!(run.committed::<u64>("seen"), [1, 3]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn read_or_skip<T: Data>(&self, uid: &str, source: impl IntoSource<T>) -> Stream<T> {
+        let node = self.source(uid, source.into_source(), Malformed::Skip, Location::caller());
+        Stream::new(self.clone(), node, 0)
+    }
+
+    /// Reads as [`read`](Self::read) does, and makes a second stream of the records that can't be read: with their place, their text and
+    /// what is wrong. It is a stream as any other, exactly once like the first.
+    ///
+    /// ```
+    /// use highwater::connectors::{Files, Reject};
+    /// use highwater::testing::{self, Collect};
+    ///
+    /// let folder = tempfile::tempdir()?;
+    /// std::fs::write(folder.path().join("numbers.ndjson"), "1\nzwei\n3\n")?;
+    /// let run = testing::run(1, |job| {
+    ///     let (numbers, rejects) = job.read_with_rejects("numbers", Files::ndjson(folder.path()));
+    ///     numbers.write("seen", Collect);
+    ///     rejects.write("rejects", Collect);
+    /// })?;
+    /// assert_eq!(run.committed::<u64>("seen"), [1, 3]);
+    /// let rejects = run.committed::<Reject>("rejects");
+    /// assert_eq!((rejects[0].line, &*rejects[0].text), (Some(2), "zwei"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn read_with_rejects<T: Data>(
+        &self,
+        uid: &str,
+        source: impl IntoSource<T>,
+    ) -> (Stream<T>, Stream<Reject>) {
+        let node = self.source(uid, source.into_source(), Malformed::Reject, Location::caller());
+        (Stream::new(self.clone(), node, 0), Stream::new(self.clone(), node, 1))
+    }
+
+    fn source(
+        &self,
+        uid: &str,
+        source: Arc<dyn Source>,
+        malformed: Malformed,
+        at: &'static Location<'static>,
+    ) -> NodeId {
         let node = self.add(Node {
             name: "source",
             uid: None,
-            role: Role::Source(source.into_source()),
+            role: Role::Source(source, malformed),
             inputs: Vec::new(),
-            outputs: 1,
+            outputs: if malformed == Malformed::Reject { 2 } else { 1 },
             times: Times::Dropped,
             watermark: None,
             at,
         });
         self.set_uid(node, uid, at);
-        Stream::new(self.clone(), node, 0)
+        node
     }
 
     /// Appends a node.

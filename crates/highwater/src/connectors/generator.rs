@@ -88,12 +88,16 @@ fn parse(id: &str) -> Option<(u64, u64)> {
 }
 
 impl<T: Data, F: Fn(u64) -> T + Send + Sync + 'static> Source for Generator<F> {
-    fn splits(&self, known: &[(String, SplitOffset)]) -> Result<Vec<String>, BoxError> {
+    fn splits(
+        &self,
+        known: &[(String, SplitOffset)],
+    ) -> Result<Vec<(String, SplitOffset)>, BoxError> {
         // Dealt out differently, rows would be made twice or never.
         if !known.is_empty() {
-            return Ok(known.iter().map(|(id, _)| id.clone()).collect());
+            return Ok(Vec::new());
         }
-        Ok((0..self.splits).map(|number| format!("{number}-of-{}", self.splits)).collect())
+        let split = |number| (format!("{number}-of-{}", self.splits), SplitOffset::default());
+        Ok((0..self.splits).map(split).collect())
     }
 
     fn reader(&self, context: ReaderContext) -> Result<Box<dyn Reader>, BoxError> {
@@ -102,11 +106,9 @@ impl<T: Data, F: Fn(u64) -> T + Send + Sync + 'static> Source for Generator<F> {
                         give it one with `.limit(rows)`"
                 .into());
         }
-        let ReaderContext { splits, rows, env, available_now, progress, .. } = context;
-        let mut reader = GeneratorReader::new(self, splits, rows, env)?;
-        reader.marks_ends = !available_now;
-        reader.progress = progress;
-        Ok(Box::new(reader))
+        let ReaderContext { rows, env, available_now, progress, .. } = context;
+        let reader = GeneratorReader::new(self, rows, env);
+        Ok(Box::new(GeneratorReader { marks_ends: !available_now, progress, ..reader }))
     }
 }
 
@@ -118,8 +120,10 @@ struct GeneratorReader<F> {
     rows: u64,
     env: Arc<dyn Env>,
     start: Duration,
-    /// Rows a second of this worker's splits.
-    rate: Option<f64>,
+    /// Rows a second, over all splits.
+    rate: Option<u64>,
+    /// This worker's share of all splits.
+    share: f64,
     made: u64,
     /// The split whose rows were polled last.
     present: usize,
@@ -145,46 +149,46 @@ impl Split {
 }
 
 impl<F> GeneratorReader<F> {
-    fn new(
-        generator: &Generator<F>,
-        splits: Vec<(String, SplitOffset)>,
-        rows: usize,
-        env: Arc<dyn Env>,
-    ) -> Result<Self, BoxError> {
-        let split = |(id, offset): (String, SplitOffset)| match parse(&id) {
-            Some((number, of)) => {
-                Ok(Split { id, number, of, offset, at_limit: false, moved: false })
-            }
-            None => Err(format!(
-                "the checkpoint has a split `{id}`, which no generator made: did the source change?"
-            )),
-        };
-        let splits: Vec<Split> = splits.into_iter().map(split).collect::<Result<_, String>>()?;
-        let part: f64 = splits.iter().map(|split| 1.0 / split.of as f64).sum();
-        Ok(GeneratorReader {
+    fn new(generator: &Generator<F>, rows: usize, env: Arc<dyn Env>) -> Self {
+        GeneratorReader {
             make: generator.make.clone(),
             limit: generator.limit.unwrap_or(u64::MAX),
-            splits,
+            splits: Vec::new(),
             rows: rows as u64,
             start: env.monotonic(),
             env,
-            rate: generator.rate.map(|rate| rate as f64 * part),
+            rate: generator.rate,
+            share: 0.0,
             made: 0,
             present: 0,
             marks_ends: true,
             progress: ReaderProgress::default(),
-        })
+        }
     }
 
     /// How many rows may be made now.
     fn allowed(&self) -> u64 {
         let Some(rate) = self.rate else { return self.rows };
-        let due = (self.env.monotonic() - self.start).as_secs_f64() * rate;
+        let due = (self.env.monotonic() - self.start).as_secs_f64() * rate as f64 * self.share;
         (due as u64).saturating_sub(self.made).min(self.rows)
     }
 }
 
 impl<T: Data, F: Fn(u64) -> T + Send + Sync + 'static> Reader for GeneratorReader<F> {
+    fn add(&mut self, splits: Vec<(String, SplitOffset)>, _: usize) -> Result<(), BoxError> {
+        for (id, offset) in splits {
+            let Some((number, of)) = parse(&id) else {
+                return Err(format!(
+                    "the checkpoint has a split `{id}`, which no generator made: did the source change?"
+                )
+                .into());
+            };
+            self.splits.push(Split { id, number, of, offset, at_limit: false, moved: false });
+        }
+        self.share = self.splits.iter().map(|split| 1.0 / split.of as f64).sum();
+        Ok(())
+    }
+
     fn poll(&mut self, _: Epoch) -> Result<Polled, BoxError> {
         let limit = self.limit;
         for split in self.splits.iter_mut().filter(|split| !split.at_limit) {

@@ -46,6 +46,7 @@ pub use files::{Csv, Files, Ndjson, Text};
 pub use foreach::{Foreach, foreach};
 pub use foreach_batch::{ForeachBatch, foreach_batch};
 pub use generator::Generator;
+pub use highwater_runtime::connector::Reject;
 pub use script::Script;
 pub use stdout::Stdout;
 

@@ -114,32 +114,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<T: Data> Source for ScriptSource<T> {
-    fn splits(&self, _: &[(String, SplitOffset)]) -> Result<Vec<String>, BoxError> {
-        Ok(vec![SPLIT.to_owned()])
+    fn splits(&self, _: &[(String, SplitOffset)]) -> Result<Vec<(String, SplitOffset)>, BoxError> {
+        Ok(vec![(SPLIT.to_owned(), SplitOffset::default())])
     }
 
     fn reader(&self, context: ReaderContext) -> Result<Box<dyn Reader>, BoxError> {
-        let offset = context.splits.into_iter().next().map(|(_, offset)| offset);
-        let mut reader = self.read(offset, context.rows, context.control);
+        let mut reader = self.read(context.rows, context.control);
         reader.marks_end = !context.available_now;
         Ok(Box::new(reader))
     }
 }
 
 impl<T: Data> ScriptSource<T> {
-    /// A reader from `offset`; none if the split is another worker's.
-    fn read<M: Marks>(
-        &self,
-        offset: Option<SplitOffset>,
-        rows: usize,
-        marks: M,
-    ) -> ScriptReader<T, M> {
-        let steps = if offset.is_some() { lock(&self.steps).clone() } else { Vec::new() };
-        let crashed = self.crashed.clone();
+    fn read<M: Marks>(&self, rows: usize, marks: M) -> ScriptReader<T, M> {
         ScriptReader {
-            steps,
-            crashed,
-            offset,
+            steps: lock(&self.steps).clone(),
+            crashed: self.crashed.clone(),
+            offset: None,
             rows,
             moved: false,
             emitted: None,
@@ -174,6 +165,7 @@ impl Marks for Control {
 struct ScriptReader<T, M> {
     steps: Vec<Step<T>>,
     crashed: Arc<Mutex<BTreeSet<usize>>>,
+    /// None until the split is given to this worker.
     offset: Option<SplitOffset>,
     /// So many records are polled at once.
     rows: usize,
@@ -188,6 +180,11 @@ struct ScriptReader<T, M> {
 }
 
 impl<T: Data, M: Marks> Reader for ScriptReader<T, M> {
+    fn add(&mut self, splits: Vec<(String, SplitOffset)>, _: usize) -> Result<(), BoxError> {
+        self.offset = splits.into_iter().next().map(|(_, offset)| offset).or(self.offset.take());
+        Ok(())
+    }
+
     fn poll(&mut self, epoch: Epoch) -> Result<Polled, BoxError> {
         let Some(offset) = &mut self.offset else { return Ok(Polled::Ended) };
         loop {

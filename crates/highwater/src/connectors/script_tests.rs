@@ -25,8 +25,19 @@ fn source(script: Script<u64>) -> ScriptSource<u64> {
     ScriptSource { steps: Mutex::new(script.steps), crashed: Arc::default() }
 }
 
-fn begin() -> Option<SplitOffset> {
-    Some(SplitOffset::default())
+/// A reader of `script` from `offset`.
+fn reader(
+    script: &ScriptSource<u64>,
+    offset: SplitOffset,
+    asked: &Asked,
+) -> ScriptReader<u64, Asked> {
+    let mut reader = script.read(4096, asked.clone());
+    reader.add(vec![(SPLIT.to_owned(), offset)], 1).unwrap();
+    reader
+}
+
+fn offset(position: u64, records: u64, ended: bool) -> SplitOffset {
+    SplitOffset { position, records, ended, ..SplitOffset::default() }
 }
 
 /// A poll in words.
@@ -42,9 +53,9 @@ fn marks_do_what_they_say() {
     let asked = Asked::default();
     let script = Script::new().records([1, 2]).epoch().record(3).checkpoint().crash().record(4);
     let source = source(script);
-    let mut reader = source.read(begin(), 4096, asked.clone());
+    let mut reader = self::reader(&source, SplitOffset::default(), &asked);
     assert_eq!(poll(&mut reader, 5), "[1, 2]");
-    assert_eq!(reader.offsets()[0].1, SplitOffset { position: 2, records: 2, ended: false });
+    assert_eq!(reader.offsets()[0].1, offset(2, 2, false));
     assert_eq!(reader.offsets(), []);
     assert_eq!(poll(&mut reader, 5), "EpochOver");
     assert_eq!(poll(&mut reader, 6), "[3]");
@@ -53,24 +64,25 @@ fn marks_do_what_they_say() {
         assert_eq!(poll(&mut reader, 7), "Waiting");
     }
     assert_eq!(asked.0.borrow().0, ["checkpoint"]);
-    let (_, offset) = reader.offsets().remove(0);
-    assert_eq!(offset, SplitOffset { position: 4, records: 3, ended: false });
+    let (_, waited) = reader.offsets().remove(0);
+    assert_eq!(waited, offset(4, 3, false));
     asked.0.borrow_mut().1 = 6;
     assert_eq!(poll(&mut reader, 7), "Waiting");
     assert_eq!(asked.0.borrow().0, ["checkpoint", "crash"]);
 
     // The next attempt begins at the mark that was waited at: everything before it is committed.
     let asked = Asked::default();
-    let mut reader = source.read(Some(offset), 4096, asked.clone());
+    let mut reader = self::reader(&source, waited, &asked);
     assert_eq!(poll(&mut reader, 7), "[4]");
     assert_eq!(poll(&mut reader, 7), "Ended");
     assert!(asked.0.borrow().0.is_empty());
-    assert_eq!(reader.offsets()[0].1, SplitOffset { position: 7, records: 4, ended: true });
+    assert_eq!(reader.offsets()[0].1, offset(7, 4, true));
 }
 
 #[test]
 fn another_worker_has_nothing_to_read() {
-    let mut reader = source(Script::new().record(1)).read(None, 4096, Asked::default());
+    let mut reader = source(Script::new().record(1)).read(4096, Asked::default());
+    reader.add(Vec::new(), 1).unwrap();
     assert_eq!(poll(&mut reader, 1), "Ended");
     assert_eq!(reader.offsets(), []);
 }
@@ -78,9 +90,9 @@ fn another_worker_has_nothing_to_read() {
 #[test]
 fn a_vector_is_a_source() {
     let source = vec![1_u64].into_source();
-    assert_eq!(source.splits(&[]).unwrap(), ["script"]);
-    let mut reader =
-        self::source(Script::new().records(0..10_000)).read(begin(), 4096, Asked::default());
+    assert_eq!(source.splits(&[]).unwrap(), [("script".to_owned(), SplitOffset::default())]);
+    let script = self::source(Script::new().records(0..10_000));
+    let mut reader = self::reader(&script, SplitOffset::default(), &Asked::default());
     let mut rows = 0;
     while let Polled::Rows(batch, bytes) = reader.poll(Epoch::new(1, 0)).unwrap() {
         assert!(batch.len() <= 4096 && bytes == batch.len() * 8);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use highwater_env::{Env, RealEnv};
 use highwater_log::{Log, StagedItem, Store};
 use highwater_runtime::connector::{
-    Polled, PublisherContext, Reader, SplitOffset, Waker, Writer, WriterContext,
+    Polled, PublisherContext, Reader, Reject, SplitOffset, Waker, Writer, WriterContext,
 };
 use highwater_runtime::{BoxError, Data, Epoch};
 
@@ -82,16 +82,36 @@ pub(super) fn cut(writer: &mut dyn Writer, interval: u32, env: &dyn Env) -> Vec<
     }
 }
 
-/// Polls until there are rows; none at the end.
+/// Polls until there are rows; none at the end. Nothing is rejected.
 pub(super) fn poll<T: Data>(
     reader: &mut dyn Reader,
     env: &dyn Env,
 ) -> Result<Option<Vec<T>>, BoxError> {
+    let polled = poll_with_rejects(reader, env)?;
+    Ok(polled.map(|(rows, rejects)| {
+        assert_eq!(rejects, []);
+        rows
+    }))
+}
+
+/// Rows, and what was rejected.
+type Both<T> = (Vec<T>, Vec<Reject>);
+
+fn poll_with_rejects<T: Data>(
+    reader: &mut dyn Reader,
+    env: &dyn Env,
+) -> Result<Option<Both<T>>, BoxError> {
     loop {
         match reader.poll(Epoch::new(1, 0))? {
             Polled::Rows(batch, bytes) => {
-                assert!(!batch.is_empty() && bytes >= batch.len() * size_of::<T>());
-                return batch.take().map(Some);
+                assert!(bytes >= batch.len() * size_of::<T>());
+                if !batch.is_empty() {
+                    return Ok(Some((batch.take()?, Vec::new())));
+                }
+            }
+            Polled::WithRejects(batch, rejects, bytes) => {
+                assert!(!rejects.is_empty() && bytes >= batch.len() * size_of::<T>());
+                return Ok(Some((batch.take()?, rejects)));
             }
             Polled::Waiting => nap(env),
             Polled::EpochOver => {}
@@ -107,6 +127,19 @@ pub(super) fn drain<T: Data>(reader: &mut dyn Reader, env: &dyn Env) -> Result<V
         all.extend(rows);
     }
     Ok(all)
+}
+
+/// Everything that is left, good and bad.
+pub(super) fn drain_with_rejects<T: Data>(
+    reader: &mut dyn Reader,
+    env: &dyn Env,
+) -> Result<Both<T>, BoxError> {
+    let (mut all, mut all_rejects) = (Vec::new(), Vec::new());
+    while let Some((rows, rejects)) = poll_with_rejects::<T>(reader, env)? {
+        all.extend(rows);
+        all_rejects.extend(rejects);
+    }
+    Ok((all, all_rejects))
 }
 
 pub(super) fn at_begin(ids: &[String]) -> Vec<(String, SplitOffset)> {

@@ -13,7 +13,9 @@ use highwater::{
     Aggregate, BoxError, Context, Data, Map, Options, Process, Runner, StateHandle, States, Value,
 };
 use highwater_runtime::Epoch;
-use highwater_runtime::connector::{Polled, Reader, ReaderContext, Source, SplitOffset};
+use highwater_runtime::connector::{
+    Finder, FinderContext, Polled, Reader, ReaderContext, Source, SplitOffset,
+};
 
 use crate::input::Sale;
 
@@ -194,8 +196,15 @@ impl<T: Data, S: IntoSource<T>> IntoSource<T> for Paced<S> {
 }
 
 impl Source for Paced<Arc<dyn Source>> {
-    fn splits(&self, known: &[(String, SplitOffset)]) -> Result<Vec<String>, BoxError> {
+    fn splits(
+        &self,
+        known: &[(String, SplitOffset)],
+    ) -> Result<Vec<(String, SplitOffset)>, BoxError> {
         self.source.splits(known)
+    }
+
+    fn finder(&self, context: FinderContext) -> Result<Option<Box<dyn Finder>>, BoxError> {
+        self.source.finder(context)
     }
 
     fn reader(&self, context: ReaderContext) -> Result<Box<dyn Reader>, BoxError> {
@@ -215,6 +224,10 @@ struct PacedReader {
 }
 
 impl Reader for PacedReader {
+    fn add(&mut self, splits: Vec<(String, SplitOffset)>, of_all: usize) -> Result<(), BoxError> {
+        self.reader.add(splits, of_all)
+    }
+
     fn poll(&mut self, epoch: Epoch) -> Result<Polled, BoxError> {
         let due = (self.env.monotonic() - self.start).as_secs_f64() * RATE;
         if self.read >= self.quota.min(due as u64) {

@@ -101,31 +101,24 @@ impl IntoSource<u64> for Numbers {
 }
 
 impl Source for Numbers {
-    fn splits(&self, _: &[(String, SplitOffset)]) -> Result<Vec<String>, BoxError> {
+    fn splits(&self, _: &[(String, SplitOffset)]) -> Result<Vec<(String, SplitOffset)>, BoxError> {
         *lock(&self.steering.control) = None;
         lock(&self.steering.began).clear();
         self.steering.attempts.fetch_add(1, SeqCst);
-        Ok((0..self.splits).map(|split| format!("split-{split}")).collect())
+        let split = |number| (format!("split-{number}"), SplitOffset::default());
+        Ok((0..self.splits).map(split).collect())
     }
 
     fn reader(&self, context: ReaderContext) -> Result<Box<dyn Reader>, BoxError> {
-        lock(&self.steering.began).extend(context.splits.iter().cloned());
-        *lock(&self.steering.control) = Some(context.control);
-        let splits = context.splits.into_iter().map(|(id, offset)| {
-            let number = id.trim_start_matches("split-").parse().expect("a split of ours");
-            NumbersSplit { id, number, offset, moved: false }
-        });
-        Ok(Box::new(NumbersReader {
-            source: self.clone(),
-            splits: splits.collect(),
-            read: None,
-            polled: String::new(),
-        }))
+        let (source, control) = (self.clone(), context.control);
+        let (splits, polled) = (Vec::new(), String::new());
+        Ok(Box::new(NumbersReader { source, control, splits, read: None, polled }))
     }
 }
 
 struct NumbersReader {
     source: Numbers,
+    control: Control,
     splits: Vec<NumbersSplit>,
     /// The epoch of the last rows: one poll an epoch, so that nothing is ever far behind.
     read: Option<Epoch>,
@@ -141,6 +134,16 @@ struct NumbersSplit {
 }
 
 impl Reader for NumbersReader {
+    fn add(&mut self, splits: Vec<(String, SplitOffset)>, _: usize) -> Result<(), BoxError> {
+        lock(&self.source.steering.began).extend(splits.iter().cloned());
+        *lock(&self.source.steering.control) = Some(self.control.clone());
+        self.splits.extend(splits.into_iter().map(|(id, offset)| {
+            let number = id.trim_start_matches("split-").parse().expect("a split of ours");
+            NumbersSplit { id, number, offset, moved: false }
+        }));
+        Ok(())
+    }
+
     fn poll(&mut self, epoch: Epoch) -> Result<Polled, BoxError> {
         let Numbers { splits: of, rows: end, at_once, steering } = &self.source;
         if steering.fail.load(SeqCst) {

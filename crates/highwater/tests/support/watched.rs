@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use highwater::connectors::IntoSource;
 use highwater::{BoxError, Control, Data};
-use highwater_runtime::connector::{Reader, ReaderContext, Source, SplitOffset};
+use highwater_runtime::connector::{
+    Finder, FinderContext, Reader, ReaderContext, Source, SplitOffset,
+};
 
 /// Another source, and to whom the handle goes.
 pub struct Watched<S> {
@@ -26,8 +28,15 @@ impl<T: Data, S: IntoSource<T>> IntoSource<T> for Watched<S> {
 }
 
 impl Source for Watched<Arc<dyn Source>> {
-    fn splits(&self, known: &[(String, SplitOffset)]) -> Result<Vec<String>, BoxError> {
+    fn splits(
+        &self,
+        known: &[(String, SplitOffset)],
+    ) -> Result<Vec<(String, SplitOffset)>, BoxError> {
         self.source.splits(known)
+    }
+
+    fn finder(&self, context: FinderContext) -> Result<Option<Box<dyn Finder>>, BoxError> {
+        self.source.finder(context)
     }
 
     fn reader(&self, context: ReaderContext) -> Result<Box<dyn Reader>, BoxError> {

@@ -19,19 +19,16 @@ pub(super) struct Announcer {
 }
 
 impl Announcer {
-    /// `splits` are those with which the reader begins.
-    pub(super) fn new(
-        uid: &str,
-        output: usize,
-        one: One,
-        splits: impl Iterator<Item = String>,
-    ) -> Self {
+    pub(super) fn new(uid: &str, output: usize, one: One) -> Self {
         let (uid, names, told) = (uid.to_owned(), BTreeMap::new(), Vec::new());
-        let mut announcer = Announcer { output, one, uid, names, told };
-        for split in splits {
-            announcer.name(&split);
-        }
-        announcer
+        Announcer { output, one, uid, names, told }
+    }
+
+    /// The reader has been given splits.
+    pub(super) fn added<'s>(&mut self, splits: impl Iterator<Item = &'s String>) {
+        splits.for_each(|split| {
+            self.name(split);
+        });
     }
 
     /// The name of a split; of one that is seen for the first time it is told that it begins.
@@ -39,7 +36,7 @@ impl Announcer {
         if let Some(name) = self.names.get(split) {
             return name.clone();
         }
-        let name: Arc<str> = format!("{}/{split}", self.uid).into();
+        let name: Arc<str> = name(&self.uid, split).into();
         self.names.insert(split.to_owned(), name.clone());
         self.told.push(Told { split: name.to_string(), news: News::Begins });
         name
@@ -70,4 +67,15 @@ impl Announcer {
         let told = std::mem::take(&mut self.told);
         (!told.is_empty()).then(|| self.one.tell(told))
     }
+}
+
+/// Tells that splits of the source `uid` begin.
+pub(super) fn begin<'s>(uid: &str, one: One, splits: impl Iterator<Item = &'s String>) -> Batch {
+    let begins = |split: &String| Told { split: name(uid, split), news: News::Begins };
+    one.tell(splits.map(begins).collect())
+}
+
+/// What a split is called where there may be several sources.
+fn name(uid: &str, split: &str) -> String {
+    format!("{uid}/{split}")
 }

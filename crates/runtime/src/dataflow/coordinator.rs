@@ -48,7 +48,7 @@ pub(super) fn build<'scope>(
         ends.into_iter().map(|stream| builder.new_input(stream, contract())).collect();
     let sources = plan.nodes().iter().enumerate();
     let mut reading: BTreeSet<(usize, usize)> = sources
-        .filter(|(_, node)| matches!(node.role, Role::Source(_)))
+        .filter(|(_, node)| matches!(node.role, Role::Source(..)))
         .flat_map(|(node, _)| (0..worker.peers).map(move |worker| (node, worker)))
         .collect();
     let worker = worker.clone();

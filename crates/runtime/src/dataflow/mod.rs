@@ -2,17 +2,19 @@
 //!
 //! ```text
 //!   pacer ─▶ relay ─ticks─▶ source hosts ─rows─▶ operator hosts ─rows─▶ sink hosts ─▶ gauge
-//! (worker 0)                   │ offsets          │ sections              │ staged items
-//!                              ▼                  ▼                       ▼
-//!                          split tables ─────▶ uploader (one a worker) ◀──┘
-//!                              │ ends              │ reports
-//!                              └──────▶ coordinator (worker 0) ─▶ committer (a task)
+//! (worker 0)      │         ▲  │ offsets          │ sections              │ staged items
+//!               ticks       │  ▼                  ▼                       ▼
+//!                 │         │ split tables ──▶ uploader (one a worker) ◀──┘
+//!                 ▼         │  ▲ │ ends            │ reports
+//!            finder hosts ──┴──┘ └────────▶ coordinator (worker 0) ─▶ committer (a task)
+//!             (worker 0)  splits
 //! ```
 //!
 //! Everything here runs on worker threads and never waits. What waits is in tasks.
 
 mod announcer;
 mod coordinator;
+mod finder_host;
 mod gauge;
 mod growth;
 mod intake;
@@ -32,10 +34,12 @@ use std::sync::Arc;
 
 use highwater_env::Env;
 use highwater_state::KeyGroups;
+use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::{Scope, Stream};
 
 use crate::batch::Batch;
+use crate::connector::Malformed;
 use crate::observe::{HostKind, HostName};
 use crate::operator::{Chain, Link, Operator, OperatorContext};
 use crate::plan::{Checked, Node, Port, Role, Stage};
@@ -79,7 +83,7 @@ pub(crate) fn build<'scope>(
         let context = |id: usize| worker.context(plan.uid(id));
         let make = |id: usize| match &plan.nodes()[id].role {
             Role::Operator { make, .. } => make(&context(id)),
-            Role::Source(_) | Role::Sink(_) => unreachable!("only operators are fused"),
+            Role::Source(..) | Role::Sink(_) => unreachable!("only operators are fused"),
         };
         let link = |id: usize| Link { operator: make(id), side: stage.side_of(id) };
         let rest: Vec<Link> = nodes[1..].iter().map(|id| link(*id)).collect();
@@ -92,30 +96,50 @@ pub(crate) fn build<'scope>(
             with: nodes[1..].iter().map(|id| plan.nodes()[*id].name).collect(),
         };
         let outputs = match &node.role {
-            Role::Source(source) => {
-                let built = source_host::build(
+            Role::Source(source, malformed) => {
+                let side = stage.side_of(first);
+                let rejects = (*malformed == Malformed::Reject).then_some(side);
+                let announces = plan.announced(first).map(|port| side + port.output - 1);
+                let found = finder_host::build(
+                    scope,
+                    &uid,
+                    &**source,
+                    announces.is_some(),
+                    ticks.clone(),
+                    recovered,
+                    worker,
+                )?;
+                let mut built = source_host::build(
                     scope,
                     source_host::Parts {
                         node: first,
                         name: name(HostKind::Source),
                         uid,
                         source: &**source,
+                        malformed: *malformed,
                         rest,
                         output_count,
-                        announces: (node.outputs > 1).then(|| stage.side_of(first)),
+                        rejects,
+                        announces,
                         ticks: ticks.clone(),
+                        splits: found.for_readers,
                     },
-                    recovered,
                     worker,
                 )?;
                 ends.push(built.ends);
+                if let Some(port) = announces {
+                    built.outputs[port] = built.outputs[port].clone().concat(found.begins);
+                }
                 let host = operator_host::Parts {
                     kind: "source",
                     name: name(HostKind::Splits),
                     uid: Arc::from(plan.uid(first)),
                     operator: Box::new(split_table::SplitTable::new(&context(first))),
                     wants: crate::operator::Wants { state: true, epochs: false },
-                    inputs: vec![(built.offsets, crate::plan::Exchange::Keyed)],
+                    inputs: vec![
+                        (built.offsets, crate::plan::Exchange::Keyed),
+                        (found.for_tables, crate::plan::Exchange::Keyed),
+                    ],
                     output_count: 0,
                     watermark: None,
                 };
@@ -226,7 +250,7 @@ pub(crate) fn states_of(
     };
     let mut operator: Box<dyn Operator> = match &plan.nodes()[id].role {
         Role::Operator { make, .. } => make(&context),
-        Role::Source(_) => Box::new(split_table::SplitTable::new(&context)),
+        Role::Source(..) => Box::new(split_table::SplitTable::new(&context)),
         Role::Sink(_) => return Vec::new(),
     };
     let tables = operator.tables();

@@ -2,11 +2,16 @@
 //!
 //! A tick gives the capability of the next epoch; what is read until the next tick belongs to it. In the last epoch of an
 //! interval the reader's offsets go to the split table, before the capability moves on, so that they are frozen with
-//! exactly the records that they stand for.
+//! exactly the records that they stand for. What is to be read is said by the host of the source's finder.
 //!
-//! If event time is made of the source's rows, it also announces which splits begin, wait and end, in the epoch in which that is so.
+//! If event time is made of the source's rows, it also announces which splits wait and end, in the epoch in which that is so.
+//!
+//! # Invariants
+//!
+//! - A split isn't read in an epoch before the one in which it was told, so that the watermark knows all splits that were told at
+//!   once before it moves with the rows of one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,21 +21,25 @@ use timely::dataflow::Scope;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::progress::operate::FrontierInterest;
 use timely::scheduling::Activator;
 
 use super::announcer::Announcer;
+use super::finder_host::ForReader;
 use super::operator_host::SLICE;
 use super::output::{self, Output};
 use super::pacer::Tick;
+use super::route::{self, Whole};
 use super::worker::Worker;
 use super::{Rows, failed};
 use crate::attempt::Control;
 use crate::batch::{Batch, Keyed};
-use crate::connector::{Polled, Reader, ReaderContext, Source, SplitOffset, Waker};
-use crate::observe::{HostFacts, HostName, Presence};
+use crate::connector::{
+    Malformed, MalformedRecords, Polled, Reader, ReaderContext, Reject, Source, SplitOffset, Waker,
+};
+use crate::observe::{HostFacts, HostName};
 use crate::operator::{Link, Outputs, run_through};
 use crate::plan::NodeId;
-use crate::recover::Recovered;
 use crate::time::Epoch;
 use crate::watermark::One;
 use crate::{BoxError, Error};
@@ -44,11 +53,15 @@ pub(super) struct Parts<'scope, 's> {
     pub(super) name: HostName,
     pub(super) uid: Arc<str>,
     pub(super) source: &'s dyn Source,
+    pub(super) malformed: Malformed,
     pub(super) rest: Vec<Link>,
     pub(super) output_count: usize,
+    /// The output for records that can't be read, if they are rejected.
+    pub(super) rejects: Option<usize>,
     /// The output at which splits are announced, if anybody wants to know.
     pub(super) announces: Option<usize>,
     pub(super) ticks: Rows<'scope>,
+    pub(super) splits: Rows<'scope>,
 }
 
 /// The streams that come out of it.
@@ -72,65 +85,67 @@ struct Host {
     rest: Vec<Link>,
     /// None if nobody wants to know.
     announcer: Option<Announcer>,
+    /// Where rejects go, among the outputs.
+    rejects: Option<usize>,
     outputs: Vec<Output>,
     offsets: Output,
     ends: Output,
     /// The present epoch with its capabilities: one for each output, then offsets, then ends. None before the first tick and
     /// after the last.
     present: Option<(Epoch, Vec<Capability<u64>>)>,
-    /// Offsets to report whether or not they move: those of splits that no checkpoint knows yet.
+    /// What was told by the finder's host and isn't being read yet.
+    to_come: VecDeque<ForReader>,
+    /// Offsets that have moved in this interval.
     unreported: BTreeMap<String, SplitOffset>,
     state: State,
+    /// No more splits will come.
+    complete: bool,
     facts: Arc<HostFacts>,
-    presence: Presence,
     worker: Rc<Worker>,
     activator: Activator,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
+    /// All splits so far are at their end.
+    Idle,
     Reading,
     /// The reader wants no more calls in this epoch.
     EpochOver(Epoch),
-    /// All splits are at their end.
+    /// All splits are at their end, and no more will come.
     Ended,
 }
 
 pub(super) fn build<'scope>(
     scope: Scope<'scope, u64>,
     parts: Parts<'scope, '_>,
-    recovered: &Recovered,
     worker: &Rc<Worker>,
 ) -> Result<Built<'scope>, Error> {
-    let Parts { node, name, uid, source, rest, output_count, announces, ticks } = parts;
+    let Parts { node, name, uid, source, malformed, rest, output_count, ticks, splits, .. } = parts;
+    let (rejects, announces) = (parts.rejects, parts.announces);
     let (facts, presence) = worker.facts.add_host(name, None);
     let mut builder = OperatorBuilder::new(uid.to_string(), scope);
     let address = builder.operator_info().address;
     let activator = scope.activator_for(address.clone());
     worker.add_source(scope.activator_for(address.clone()));
     let wake = scope.worker().sync_activator_for(address.to_vec());
-    let of_all = recovered.splits.get(&*uid).map_or(&[][..], Vec::as_slice);
-    let splits: Vec<(String, SplitOffset)> =
-        of_all.iter().skip(worker.index).step_by(worker.peers).cloned().collect();
-    let unreported: BTreeMap<String, SplitOffset> = splits.iter().cloned().collect();
-    let announcer = announces.map(|output| {
-        let one = One::of(&worker.context(&uid));
-        Announcer::new(&uid, output, one, unreported.keys().cloned())
-    });
+    let settings = &worker.attempt.settings;
+    let progress = facts.reader.clone().unwrap_or_default();
+    let announcer =
+        announces.map(|output| Announcer::new(&uid, output, One::of(&worker.context(&uid))));
     let context = ReaderContext {
         uid: uid.to_string(),
         worker: worker.index,
         workers: worker.peers,
-        splits,
-        splits_of_all: of_all.len(),
         available_now: worker.available_now(),
-        rows: worker.attempt.settings.batch_rows.max(1),
+        rows: settings.batch_rows.max(1),
         env: worker.attempt.env.clone(),
         waker: Waker::new(move || {
             wake.activate().ok();
         }),
         control: Control(worker.attempt.clone()),
-        progress: facts.reader.clone().unwrap_or_default(),
+        malformed: MalformedRecords::new(&uid, malformed, progress.clone()),
+        progress,
     };
     let reader = match source.reader(context) {
         Ok(reader) => reader,
@@ -146,26 +161,32 @@ pub(super) fn build<'scope>(
     }
     let (offsets, offsets_stream) = Output::add(&mut builder);
     let (ends, ends_stream) = Output::add(&mut builder);
+    // What is read has its time from the ticks alone.
+    let contract = route::pact(Whole::To(0), worker.index);
+    let mut splits = builder.new_input_connection(splits, contract, []);
+    builder.set_notify_for(1, FrontierInterest::Never);
     let worker = worker.clone();
     builder.build(move |capabilities| {
         // Ticks bring capabilities; until the first one the pacer's keeps time from passing.
         drop(capabilities);
         let port_count = outputs.len() + 2;
-        let state = State::Reading;
+        let (state, complete) = (State::Idle, false);
         let mut host = Host {
             node,
             uid,
             reader,
             rest,
             announcer,
+            rejects,
             outputs,
             offsets,
             ends,
             present: None,
-            unreported,
+            to_come: VecDeque::new(),
+            unreported: BTreeMap::new(),
             state,
+            complete,
             facts,
-            presence,
             worker,
             activator,
         };
@@ -173,6 +194,7 @@ pub(super) fn build<'scope>(
             if host.worker.attempt.is_over() {
                 return;
             }
+            let _visit = presence.enter(host.worker.attempt.env.monotonic());
             let mut ticks: Vec<(Tick, Vec<Capability<u64>>)> = Vec::new();
             input.for_each(|capability, batch| {
                 let batch: Vec<Tick> =
@@ -183,8 +205,11 @@ pub(super) fn build<'scope>(
                     ticks.push((tick, held.collect()));
                 }
             });
-            let result = host.step(ticks);
-            if let Err(error) = result {
+            splits.for_each(|_, batch| {
+                let batch = std::mem::take(batch).take::<Vec<ForReader>>();
+                host.to_come.extend(batch.expect("splits are plain data of our own"));
+            });
+            if let Err(error) = host.step(ticks) {
                 host.worker.attempt.fail(failed("source", &host.uid, error));
             }
         }
@@ -197,7 +222,26 @@ impl Host {
         for (tick, capabilities) in ticks {
             self.tick(tick, capabilities)?;
         }
+        self.take_splits()?;
         self.read()
+    }
+
+    /// Hands the reader what it was told to read, up to the present epoch.
+    fn take_splits(&mut self) -> Result<(), BoxError> {
+        let Some((epoch, _)) = self.present else { return Ok(()) };
+        let is_due = |news: &mut ForReader| news.timestamp <= epoch.timestamp();
+        while let Some(news) = self.to_come.pop_front_if(is_due) {
+            let ForReader { splits, of_all, complete, .. } = news;
+            if let Some(announcer) = &mut self.announcer {
+                announcer.added(splits.iter().map(|(split, _)| split));
+            }
+            self.reader.add(splits, of_all)?;
+            self.complete |= complete;
+            if self.state == State::Idle {
+                self.state = State::Reading;
+            }
+        }
+        Ok(())
     }
 
     /// Moves on to the next epoch.
@@ -247,8 +291,7 @@ impl Host {
             (0..self.worker.peers).map(|_| Keyed::default()).collect();
         for (split, offset) in moved {
             let hash = hash_key(&split)?;
-            let owner = self.worker.owners[self.worker.key_groups.of(hash) as usize];
-            parts[owner as usize].push(hash, split, offset);
+            parts[self.worker.owner(hash)].push(hash, split, offset);
         }
         let batch = Batch::split(parts.into_iter().map(Batch::new).collect());
         self.offsets.give(&capabilities[self.outputs.len()], batch);
@@ -257,35 +300,21 @@ impl Host {
 
     /// Reads for about 2 ms.
     fn read(&mut self) -> Result<(), BoxError> {
-        let Some((epoch, capabilities)) = &self.present else { return Ok(()) };
+        let Some((epoch, _)) = &self.present else { return Ok(()) };
         let epoch = *epoch;
-        if self.state == State::Ended || self.state == State::EpochOver(epoch) {
-            return Ok(());
+        match self.state {
+            State::Idle | State::Ended => return Ok(()),
+            State::EpochOver(over) if over == epoch => return Ok(()),
+            State::EpochOver(_) | State::Reading => self.state = State::Reading,
         }
-        self.state = State::Reading;
-        let env = &self.worker.attempt.env;
-        let now = env.monotonic();
-        let deadline = now + SLICE;
-        let _visit = self.presence.enter(now);
+        let env = self.worker.attempt.env.clone();
+        let deadline = env.monotonic() + SLICE;
         while !self.worker.must_wait() {
             match self.reader.poll(epoch)? {
-                Polled::Rows(batch, bytes) => {
-                    self.facts.records_in.add(batch.len() as u64);
-                    self.facts.bytes_in.add(bytes as u64);
-                    let split = self
-                        .announcer
-                        .as_mut()
-                        .map(|announcer| announcer.name(self.reader.split()));
-                    let batch = batch.with_split(split);
-                    let mut emitted = Outputs { batches: vec![(0, batch)], ..Outputs::default() };
-                    let mut out = Outputs::default();
-                    run_through(&mut self.rest, 0, &mut emitted, epoch, &mut out)?;
-                    // What travels is what operators here have made of what was read.
-                    let bytes = if self.rest.is_empty() { bytes } else { out.bytes() };
-                    let rows = out.rows();
-                    self.worker.emitted(epoch.timestamp(), bytes + rows as usize * BESIDE_ROW);
-                    self.facts.records_out.add(rows);
-                    output::send(&mut self.outputs, &mut out, |port| &capabilities[port]);
+                Polled::Rows(batch, bytes) => self.emit(batch, bytes)?,
+                Polled::WithRejects(batch, rejects, bytes) => {
+                    self.emit_rejects(rejects);
+                    self.emit(batch, bytes)?;
                 }
                 Polled::Waiting => return Ok(()),
                 Polled::EpochOver => {
@@ -293,15 +322,7 @@ impl Host {
                     return Ok(());
                 }
                 Polled::Ended => {
-                    self.state = State::Ended;
-                    if let Some(announcer) = &mut self.announcer
-                        && !self.worker.available_now()
-                    {
-                        announcer.source_ends(self.worker.index);
-                    }
-                    let ended = Ended { node: self.node, worker: self.worker.index };
-                    let port = self.outputs.len() + 1;
-                    self.ends.give(&capabilities[port], Batch::new(vec![ended]));
+                    self.at_end();
                     return Ok(());
                 }
             }
@@ -311,5 +332,50 @@ impl Host {
             }
         }
         Ok(())
+    }
+
+    fn emit(&mut self, batch: Batch, bytes: usize) -> Result<(), BoxError> {
+        let (epoch, capabilities) = self.present.as_ref().expect("rows are read in an epoch");
+        self.facts.records_in.add(batch.len() as u64);
+        self.facts.bytes_in.add(bytes as u64);
+        let announcer = self.announcer.as_mut();
+        let batch =
+            batch.with_split(announcer.map(|announcer| announcer.name(self.reader.split())));
+        let mut emitted = Outputs { batches: vec![(0, batch)], ..Outputs::default() };
+        let mut out = Outputs::default();
+        run_through(&mut self.rest, 0, &mut emitted, *epoch, &mut out)?;
+        // What travels is what operators here have made of what was read.
+        let bytes = if self.rest.is_empty() { bytes } else { out.bytes() };
+        let rows = out.rows();
+        self.worker.emitted(epoch.timestamp(), bytes + rows as usize * BESIDE_ROW);
+        self.facts.records_out.add(rows);
+        output::send(&mut self.outputs, &mut out, |port| &capabilities[port]);
+        Ok(())
+    }
+
+    fn emit_rejects(&mut self, rejects: Vec<Reject>) {
+        let (epoch, capabilities) = self.present.as_ref().expect("rows are read in an epoch");
+        let texts = rejects.iter().map(|reject| size_of::<Reject>() + reject.text.len());
+        self.worker.emitted(epoch.timestamp(), texts.sum());
+        let port = self.rejects.expect("there are rejects only if there is an output for them");
+        self.outputs[port].give(&capabilities[port], Batch::new(rejects));
+    }
+
+    /// The reader has nothing left to read.
+    fn at_end(&mut self) {
+        if !self.complete {
+            self.state = State::Idle;
+            return;
+        }
+        self.state = State::Ended;
+        if let Some(announcer) = &mut self.announcer
+            && !self.worker.available_now()
+        {
+            announcer.source_ends(self.worker.index);
+        }
+        let (_, capabilities) = self.present.as_ref().expect("the reader was polled in an epoch");
+        let ended = Ended { node: self.node, worker: self.worker.index };
+        let port = self.outputs.len() + 1;
+        self.ends.give(&capabilities[port], Batch::new(vec![ended]));
     }
 }

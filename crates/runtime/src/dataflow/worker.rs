@@ -93,6 +93,11 @@ impl Worker {
         })
     }
 
+    /// The worker that has the key group of a key with this hash.
+    pub(crate) fn owner(&self, hash: u64) -> usize {
+        self.owners[self.key_groups.of(hash) as usize] as usize
+    }
+
     /// A queue into which every tick is put.
     pub(crate) fn subscribe(&self) -> Ticks {
         let ticks = Ticks::default();

@@ -40,7 +40,7 @@ pub use status::{
     ReaderStatus, SinkStatus, SplitStatus, State, UnderWay, WorkerStatus,
 };
 
-pub(crate) use host::{HostName, Presence, WorkerFacts};
+pub(crate) use host::{HostName, WorkerFacts};
 pub(crate) use ledger::{Ledger, WorkerPhases};
 
 /// Everything that is noted of one attempt on one process.

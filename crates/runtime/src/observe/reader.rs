@@ -69,6 +69,11 @@ impl ReaderProgress {
         self.0.rejected.fetch_add(records, Relaxed);
     }
 
+    /// How many bad records were left out, and how many went to the sink for such.
+    pub fn malformed(&self) -> (u64, u64) {
+        (self.0.skipped.load(Relaxed), self.0.rejected.load(Relaxed))
+    }
+
     /// From now on `split` is being read. Cheap enough to be said for each batch.
     pub fn reading(&self, split: &str) {
         let mut splits = lock(&self.0.splits);

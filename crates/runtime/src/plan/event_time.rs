@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Edge, Exchange, Node, NodeId, Plan, Port, Role, Times};
+use crate::connector::Malformed;
 use crate::operator::{OperatorContext, Wants};
 use crate::watermark::{Of, Watermarks};
 
@@ -25,7 +26,7 @@ impl Plan {
     pub fn read_from(&self, port: Port) -> Option<BTreeSet<NodeId>> {
         let node = &self.nodes[port.node];
         match &node.role {
-            Role::Source(_) => Some(BTreeSet::from([port.node])),
+            Role::Source(..) => Some(BTreeSet::from([port.node])),
             Role::Operator { wants, .. } if *wants == Wants::default() => {
                 let mut sources = BTreeSet::new();
                 for edge in &node.inputs {
@@ -52,9 +53,10 @@ impl Plan {
         let of = match sources {
             Some(sources) => {
                 for &source in &sources {
-                    // A source has its splits announced at an output of its own.
-                    self.nodes[source].outputs = 2;
-                    inputs.push(keyed(Port { node: source, output: 1 }));
+                    let announced = self.announced_at(source);
+                    let outputs = &mut self.nodes[source].outputs;
+                    *outputs = (*outputs).max(announced.output + 1);
+                    inputs.push(keyed(announced));
                 }
                 Of::Splits { sources: sources.len() }
             }
@@ -62,6 +64,18 @@ impl Plan {
         };
         let watermark = self.add_watermarks(inputs, of, idle_after, at);
         self.generators.insert(node, watermark);
+    }
+
+    /// The output of its own at which a source has its splits announced, if anybody wants to know; it is the last.
+    fn announced_at(&self, source: NodeId) -> Port {
+        let rejects = matches!(self.nodes[source].role, Role::Source(_, Malformed::Reject));
+        Port { node: source, output: 1 + usize::from(rejects) }
+    }
+
+    /// The output at which a source is to announce its splits; none if nobody wants to know.
+    pub(crate) fn announced(&self, source: NodeId) -> Option<Port> {
+        let port = self.announced_at(source);
+        (port.output < self.nodes[source].outputs).then_some(port)
     }
 
     /// The watermark that counts behind these outputs: the least of all that were made of rows on the way to them. None if there

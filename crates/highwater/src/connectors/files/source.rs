@@ -1,7 +1,7 @@
 //! Files as a source: a thread reads blocks of whole records, the worker turns them into rows.
 //!
 //! ```text
-//!  splits of the worker ─▶ reading thread ──bounded channel──▶ poll: parse a few thousand records ─▶ rows
+//!  splits of the worker ─▶ reading thread ──bounded channel──▶ poll: parse a few thousand records ─▶ rows, rejects
 //!                          (disk, gzip)  ◀─── full: waits ───   (on the worker thread, never waits)
 //! ```
 //!
@@ -11,11 +11,12 @@
 //! - 5\. A split's offset is that of the first record that was not polled, and its end is part of it.
 
 use std::marker::PhantomData;
-use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
 
 use highwater_env::Env;
-use highwater_runtime::connector::{Polled, Reader, ReaderContext, Source, SplitOffset, Waker};
+use highwater_runtime::connector::{
+    MalformedRecords, Polled, Reader, ReaderContext, Reject, Source, SplitOffset, Waker,
+};
 use highwater_runtime::observe::ReaderProgress;
 use highwater_runtime::{Batch, BoxError, Data, Epoch};
 use memchr::memchr_iter;
@@ -28,11 +29,8 @@ use super::pace::Pace;
 /// So many blocks wait for the worker.
 const BLOCKS: usize = 4;
 
-/// So many rows are polled at once.
+/// So many rows are polled at once, unless fewer are wanted.
 const ROWS: usize = 4096;
-
-/// So much of a bad record is shown.
-const SHOWN: usize = 200;
 
 /// Files, as the plan holds them.
 pub(crate) struct FileSource<T, F> {
@@ -45,29 +43,31 @@ pub(crate) struct FileSource<T, F> {
 }
 
 impl<T: Data, F: ReadFormat<T>> Source for FileSource<T, F> {
-    fn splits(&self, known: &[(String, SplitOffset)]) -> Result<Vec<String>, BoxError> {
-        discover::splits(&self.pattern, self.split_bytes, known)
+    fn splits(
+        &self,
+        known: &[(String, SplitOffset)],
+    ) -> Result<Vec<(String, SplitOffset)>, BoxError> {
+        let ids = discover::splits(&self.pattern, self.split_bytes, known)?;
+        Ok(ids.into_iter().map(|id| (id, SplitOffset::default())).collect())
     }
 
     fn reader(&self, context: ReaderContext) -> Result<Box<dyn Reader>, BoxError> {
-        let ReaderContext { splits, splits_of_all, env, waker, progress, .. } = context;
-        // A worker without splits leaves its share to the others.
-        let share = splits.len() as f64 / splits_of_all.max(1) as f64;
-        let mut reader =
-            FileReader::<T, _>::new(splits, &self.format, env.as_ref(), waker, progress);
-        reader.pace = self.rate.map(|rate| Pace::new(env, rate as f64 * share));
-        Ok(Box::new(reader))
+        let ReaderContext { env, waker, progress, malformed, rows, .. } = context;
+        let reader = FileReader::<T, _>::new(&self.format, &*env, waker, progress);
+        let pace = self.rate.map(|rate| Pace::new(env, rate));
+        Ok(Box::new(FileReader { malformed, rows_at_once: ROWS.min(rows), pace, ..reader }))
     }
 }
 
-/// What the reading thread says. Split numbers count the worker's splits.
+/// Splits for the reading thread, each with its number among the worker's.
+type Work = Vec<(usize, String, SplitOffset)>;
+
+/// What the reading thread says.
 enum Message {
     Block(usize, Block),
     /// Nothing more of this split.
     End(usize),
     Failed(BoxError),
-    /// All splits are at their end.
-    Done,
 }
 
 /// A split and how far it has been polled.
@@ -79,13 +79,17 @@ struct Progress {
 
 pub(crate) struct FileReader<T, P> {
     splits: Vec<Progress>,
+    /// How many of them aren't at their end.
+    left: usize,
+    /// To the reading thread, which ends when this is gone.
+    work: Sender<Work>,
     blocks: Receiver<Message>,
     parser: P,
+    malformed: MalformedRecords,
     present: Option<Present>,
     /// The split whose rows were polled last.
     polled: usize,
-    done: bool,
-    /// How many rows are polled at once; tests poll fewer.
+    /// How many rows are polled at once.
     rows_at_once: usize,
     pace: Option<Pace>,
     rows: PhantomData<fn() -> T>,
@@ -97,32 +101,31 @@ struct Present {
     block: Block,
     /// The next record.
     at: usize,
+    /// So many line ends were counted, in so many bytes.
+    counted: (u64, usize),
 }
 
 impl<T: Data, P: Parser<T>> FileReader<T, P> {
     pub(crate) fn new<F: ReadFormat<T, Parser = P>>(
-        splits: Vec<(String, SplitOffset)>,
         format: &F,
         env: &dyn Env,
         waker: Waker,
         progress: ReaderProgress,
     ) -> Self {
+        let (work, to_read) = channel();
         let (sender, blocks) = sync_channel(BLOCKS);
         let framing = format.framing();
-        let work = splits.clone();
-        if !work.is_empty() {
-            let read = move || read(&work, framing, &sender, &waker, &progress);
-            env.spawn_thread("read-files", Box::new(read));
-        }
-        let done = splits.is_empty();
-        let progress = |(id, offset)| Progress { id, offset, moved: false };
+        let read = move || read(&to_read, framing, &sender, &waker, &progress);
+        env.spawn_thread("read-files", Box::new(read));
         FileReader {
-            splits: splits.into_iter().map(progress).collect(),
+            splits: Vec::new(),
+            left: 0,
+            work,
             blocks,
             parser: format.parser(),
+            malformed: MalformedRecords::default(),
             present: None,
             polled: 0,
-            done,
             rows_at_once: ROWS,
             pace: None,
             rows: PhantomData,
@@ -132,7 +135,7 @@ impl<T: Data, P: Parser<T>> FileReader<T, P> {
 
 /// The reading thread. Ends when the reader is gone.
 fn read(
-    splits: &[(String, SplitOffset)],
+    work: &Receiver<Work>,
     framing: Framing,
     sender: &SyncSender<Message>,
     waker: &Waker,
@@ -143,28 +146,75 @@ fn read(
         waker.wake();
         sent
     };
-    let left = |(id, offset): &(String, SplitOffset)| Split::parse(id).bytes_left(offset.position);
-    progress.expect_bytes(splits.iter().map(left).sum());
-    for (number, (id, offset)) in splits.iter().enumerate() {
-        progress.reading(id);
-        let (split, from) = (Split::parse(id), (offset.position, offset.records));
-        let mut gone = false;
-        let mut send_block = |block| {
-            gone = !send(Message::Block(number, block));
-            !gone
-        };
-        if let Err(error) = read_split(&split, from, framing, progress, &mut send_block) {
-            send(Message::Failed(error));
-            return;
-        }
-        if gone || !send(Message::End(number)) {
-            return;
+    while let Ok(splits) = work.recv() {
+        let left =
+            splits.iter().map(|(_, id, offset)| Split::parse(id).bytes_left(offset.position));
+        progress.expect_bytes(left.sum());
+        for (number, id, offset) in splits {
+            progress.reading(&id);
+            let mut gone = false;
+            let mut send_block = |block| {
+                gone = !send(Message::Block(number, block));
+                !gone
+            };
+            let from = (offset.position, offset.records);
+            let read = read_split(&Split::parse(&id), from, framing, progress, &mut send_block);
+            if let Err(error) = read {
+                send(Message::Failed(error));
+                return;
+            }
+            if gone || !send(Message::End(number)) {
+                return;
+            }
         }
     }
-    send(Message::Done);
+}
+
+impl<T: Data, P: Parser<T>> FileReader<T, P> {
+    /// What the reading thread says next; none if it has nothing to say yet.
+    fn receive(&mut self) -> Result<Option<()>, BoxError> {
+        match self.blocks.try_recv() {
+            Ok(Message::Block(split, block)) => {
+                self.parser.begin(&block);
+                let progress = &mut self.splits[split];
+                progress.offset.position = block.position;
+                progress.moved = true;
+                self.present = Some(Present { split, block, at: 0, counted: (0, 0) });
+            }
+            Ok(Message::End(split)) => {
+                let progress = &mut self.splits[split];
+                progress.offset.ended = true;
+                progress.moved = true;
+                self.left -= 1;
+            }
+            Ok(Message::Failed(error)) => return Err(error),
+            Err(TryRecvError::Empty) => return Ok(None),
+            Err(TryRecvError::Disconnected) => return Err(no_thread()),
+        }
+        Ok(Some(()))
+    }
+}
+
+fn no_thread() -> BoxError {
+    "the thread that reads files ended without a word: the operating system refused it, or it panicked (the log above says \
+     which)"
+        .into()
 }
 
 impl<T: Data, P: Parser<T>> Reader for FileReader<T, P> {
+    fn add(&mut self, splits: Vec<(String, SplitOffset)>, of_all: usize) -> Result<(), BoxError> {
+        if let Some(pace) = &mut self.pace {
+            pace.share(splits.len(), of_all);
+        }
+        let numbers = self.splits.len()..;
+        let work = numbers.zip(&splits).map(|(number, (id, at))| (number, id.clone(), at.clone()));
+        self.work.send(work.collect()).map_err(|_| no_thread())?;
+        self.left += splits.len();
+        let progress = |(id, offset)| Progress { id, offset, moved: false };
+        self.splits.extend(splits.into_iter().map(progress));
+        Ok(())
+    }
+
     fn poll(&mut self, _: Epoch) -> Result<Polled, BoxError> {
         loop {
             if let Some(present) = &mut self.present {
@@ -176,41 +226,25 @@ impl<T: Data, P: Parser<T>> Reader for FileReader<T, P> {
                 self.polled = present.split;
                 let progress = &mut self.splits[present.split];
                 let limit = self.rows_at_once.min(allowed);
-                let polled = parse(present, progress, &mut self.parser, limit)?;
+                let records = progress.offset.records;
+                let (rows, bytes) =
+                    parse(present, progress, &mut self.parser, &mut self.malformed, limit)?;
+                if let Some(pace) = &mut self.pace {
+                    pace.take(progress.offset.records - records);
+                }
                 if present.at == present.block.data.len() {
                     self.present = None;
                 }
-                if let Some((rows, bytes)) = polled {
-                    if let Some(pace) = &mut self.pace {
-                        pace.take(rows.len());
-                    }
-                    return Ok(Polled::Rows(Batch::new::<Vec<T>>(rows), bytes));
+                let rejects = self.malformed.take();
+                if !rows.is_empty() || !rejects.is_empty() {
+                    return Ok(Polled::rows(Batch::new::<Vec<T>>(rows), rejects, bytes));
                 }
             }
-            if self.done {
+            if self.left == 0 {
                 return Ok(Polled::Ended);
             }
-            match self.blocks.try_recv() {
-                Ok(Message::Block(split, block)) => {
-                    self.parser.begin(&block);
-                    let progress = &mut self.splits[split];
-                    progress.offset.position = block.position;
-                    progress.moved = true;
-                    self.present = Some(Present { split, block, at: 0 });
-                }
-                Ok(Message::End(split)) => {
-                    let progress = &mut self.splits[split];
-                    progress.offset.ended = true;
-                    progress.moved = true;
-                }
-                Ok(Message::Failed(error)) => return Err(error),
-                Ok(Message::Done) => self.done = true,
-                Err(TryRecvError::Empty) => return Ok(Polled::Waiting),
-                Err(TryRecvError::Disconnected) => {
-                    return Err("the thread that reads files ended without a word: the operating system refused it, \
-                                or it panicked (the log above says which)"
-                        .into());
-                }
+            if self.present.is_none() && self.receive()?.is_none() {
+                return Ok(Polled::Waiting);
             }
         }
     }
@@ -228,59 +262,53 @@ impl<T: Data, P: Parser<T>> Reader for FileReader<T, P> {
     }
 }
 
-/// The next rows of the block, and about how much memory they take; none if only empty lines were left.
+/// The next rows of the block, at most `limit` records, and about how much memory they take.
 fn parse<T: Data, P: Parser<T>>(
     present: &mut Present,
     progress: &mut Progress,
     parser: &mut P,
+    malformed: &mut MalformedRecords,
     limit: usize,
-) -> Result<Option<(Vec<T>, usize)>, BoxError> {
-    let Present { block, at, .. } = present;
-    let begin = *at;
+) -> Result<(Vec<T>, usize), BoxError> {
+    let Progress { id, offset, moved } = progress;
+    let begin = present.at;
+    let left = present.block.data.len() - begin;
     // A block rarely has room for as many rows as may be polled: 16 bytes is a short record.
-    let mut rows = Vec::with_capacity(limit.min((block.data.len() - begin) / 16 + 1));
-    while *at < block.data.len() && rows.len() < limit {
-        let (length, row) = parser.next(&block.data[*at..]);
+    let mut rows = Vec::with_capacity(limit.min(left / 16 + 1));
+    let last = offset.records.saturating_add(limit as u64);
+    while present.at < present.block.data.len() && offset.records < last {
+        let at = present.at;
+        let (length, row) = parser.next(&present.block.data[at..]);
+        present.at += length;
         match row {
+            Ok(None) => continue,
             Ok(Some(row)) => rows.push(row),
-            Ok(None) => {}
             Err(why) => {
-                let record = progress.offset.records + rows.len() as u64 + 1;
-                return Err(bad_record(&progress.id, block, *at, length, record, &why));
+                let reject = present.reject(id, at, length, offset.records + 1);
+                malformed.reject(Reject { error: why.to_string(), ..reject })?;
             }
         }
-        *at += length;
+        offset.records += 1;
     }
-    progress.offset.position = block.position + *at as u64;
-    progress.offset.records += rows.len() as u64;
-    progress.moved = true;
-    let bytes = rows.len() * size_of::<T>() + (*at - begin);
-    Ok((!rows.is_empty()).then_some((rows, bytes)))
+    offset.position = present.block.position + present.at as u64;
+    *moved = true;
+    let bytes = rows.len() * size_of::<T>() + (present.at - begin);
+    Ok((rows, bytes))
 }
 
-#[cold]
-fn bad_record(
-    split: &str,
-    block: &Block,
-    at: usize,
-    length: usize,
-    record: u64,
-    why: &BoxError,
-) -> BoxError {
-    let path: &Path = &Split::parse(split).path;
-    let path = path.display();
-    let place = match block.line {
-        Some(line) => {
-            let line = line + memchr_iter(b'\n', &block.data[..at]).count() as u64;
-            format!("{path}:{line} (record {record})")
+impl Present {
+    /// The record at `at`, of which something is wrong.
+    #[cold]
+    fn reject(&mut self, split: &str, at: usize, length: usize, record: u64) -> Reject {
+        let Present { block, counted: (lines, until), .. } = self;
+        *lines += memchr_iter(b'\n', &block.data[*until..at]).count() as u64;
+        *until = at;
+        Reject {
+            line: block.line.map(|line| line + *lines),
+            text: Reject::text_of(&block.data[at..at + length]),
+            ..Reject::new(split, record, block.position + at as u64)
         }
-        None => format!("{path}, byte {} (split {split})", block.position + at as u64),
-    };
-    let text = String::from_utf8_lossy(&block.data[at..at + length]);
-    let text = text.trim_end();
-    let shown: String = text.chars().take(SHOWN).collect();
-    let more = if shown.len() < text.len() { " ..." } else { "" };
-    format!("{place}: {why}\n  in: {shown}{more}").into()
+    }
 }
 
 #[cfg(test)]

@@ -1,18 +1,21 @@
 use std::io::Write;
 
+use highwater_runtime::connector::Malformed;
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::super::{Csv, Files};
 use super::*;
-use crate::connectors::testing::{at_begin, drain, env, no_waker, poll};
+use crate::connectors::testing::{at_begin, drain, drain_with_rejects, env, no_waker, poll};
 
 fn reader<T: Data, F: ReadFormat<T>>(
     files: &Files<F>,
     splits: Vec<(String, SplitOffset)>,
     env: &dyn Env,
 ) -> FileReader<T, F::Parser> {
-    FileReader::new(splits, &files.format, env, no_waker(), ReaderProgress::default())
+    let mut reader = FileReader::new(&files.format, env, no_waker(), ReaderProgress::default());
+    reader.add(splits, 1).unwrap();
+    reader
 }
 
 fn read_all<T: Data, F: ReadFormat<T>>(files: &Files<F>) -> Result<Vec<T>, BoxError> {
@@ -207,14 +210,14 @@ fn a_bad_record_is_named() {
     let env = env();
     let id = path.to_str().unwrap().to_owned();
     std::fs::write(&path, "carrier,delay\nAA,1\nBB,x\n").unwrap();
-    let offset = SplitOffset { position: 19, records: 1, ended: false };
+    let offset = SplitOffset { position: 19, records: 1, ..SplitOffset::default() };
     let mut one = reader::<Flight, Csv>(&files, vec![(id, offset)], env.as_ref());
     let error = drain::<Flight>(&mut one, env.as_ref()).unwrap_err().to_string();
     assert!(error.starts_with(&format!("{}:3 (record 2)", path.display())), "{error}");
 
     let cut = Files::csv(&path).split_bytes(17);
     let error = read_all::<Flight, _>(&cut).unwrap_err().to_string();
-    assert!(error.starts_with(&format!("{}, byte 19 (split ", path.display())), "{error}");
+    assert!(error.starts_with(&format!("{}#17-24, at 19 (record 1): ", path.display())), "{error}");
 
     std::fs::write(&path, format!("carrier,delay\n{},x\n", "é".repeat(500))).unwrap();
     let error = read_all::<Flight, _>(&files).unwrap_err().to_string();
@@ -255,4 +258,62 @@ fn a_thread_that_ends_without_a_word_is_an_error() {
     reader.blocks = blocks;
     let error = drain::<String>(&mut reader, env.as_ref()).unwrap_err().to_string();
     assert!(error.contains("ended without a word"), "{error}");
+}
+
+/// Reads everything under a policy.
+fn read_under<T: Data, F: ReadFormat<T>>(
+    files: &Files<F>,
+    policy: Malformed,
+) -> (Result<(Vec<T>, Vec<Reject>), BoxError>, ReaderProgress) {
+    let env = env();
+    let ids = discover::splits(files.path.to_str().unwrap(), files.split_bytes, &[]).unwrap();
+    let mut one = reader::<T, F>(files, at_begin(&ids), env.as_ref());
+    let progress = ReaderProgress::default();
+    one.malformed = MalformedRecords::new("in", policy, progress.clone());
+    (drain_with_rejects(&mut one, env.as_ref()), progress)
+}
+
+#[test]
+fn malformed_records_are_skipped_or_rejected() {
+    let content =
+        b"{\"carrier\":\"AA\",\"delay\":1}\nnonsense\n\n{\"carrier\":\"\xFF\",\"delay\":2}\r\n\
+                    {\"carrier\":\"B\0B\",\"delay\":3}\n{\"carrier\":\"CC\"";
+    let (_folder, path) = file("a.ndjson", "");
+    std::fs::write(&path, content).unwrap();
+    let files = Files::ndjson(&path);
+    let id = path.to_str().unwrap();
+
+    let (skipped, progress) = read_under::<Flight, _>(&files, Malformed::Skip);
+    assert_eq!(skipped.unwrap(), (flights(&[("AA", 1)]), vec![]));
+    assert_eq!(progress.malformed(), (4, 0));
+
+    let (both, progress) = read_under::<Flight, _>(&files, Malformed::Reject);
+    let (rows, rejects) = both.unwrap();
+    assert_eq!((rows, progress.malformed()), (flights(&[("AA", 1)]), (0, 4)));
+    let places: Vec<_> =
+        rejects.iter().map(|one| (one.record, one.line, one.position, &*one.text)).collect();
+    let expected = [
+        (2, Some(2), 27, "nonsense"),
+        (3, Some(4), 37, "{\"carrier\":\"\u{FFFD}\",\"delay\":2}"),
+        (4, Some(5), 64, "{\"carrier\":\"B\0B\",\"delay\":3}"),
+        (5, Some(6), 92, "{\"carrier\":\"CC\""),
+    ];
+    assert_eq!(places, expected);
+    assert!(rejects.iter().all(|one| one.source == "in" && one.split == id));
+    assert!(rejects[0].error.starts_with("expected"), "{}", rejects[0].error);
+}
+
+#[test]
+fn ragged_csv_rows_are_malformed() {
+    let (_folder, path) = file("a.csv", "carrier,delay\nAA,1\nBB\nCC,2,3\n\"D\nD\",4\nEE,5");
+    let (both, _) = read_under::<Flight, _>(&Files::csv(&path), Malformed::Reject);
+    let (rows, rejects) = both.unwrap();
+    assert_eq!(rows, flights(&[("AA", 1), ("D\nD", 4), ("EE", 5)]));
+    let errors: Vec<_> =
+        rejects.iter().map(|one| (one.line, &*one.text, one.error.split(';').next())).collect();
+    let expected = [
+        (Some(3), "BB", Some("expected 2 fields, as in the header, found 1")),
+        (Some(4), "CC,2,3", Some("expected 2 fields, as in the header, found 3")),
+    ];
+    assert_eq!(errors, expected);
 }
