@@ -95,7 +95,7 @@ pub(super) fn poll<T: Data>(
 }
 
 /// Rows, and what was rejected.
-type Both<T> = (Vec<T>, Vec<Reject>);
+pub(super) type Both<T> = (Vec<T>, Vec<Reject>);
 
 fn poll_with_rejects<T: Data>(
     reader: &mut dyn Reader,

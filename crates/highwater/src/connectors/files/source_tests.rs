@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::{Csv, Files};
 use super::*;
-use crate::connectors::testing::{at_begin, drain, drain_with_rejects, env, no_waker, poll};
+use crate::connectors::testing::{Both, at_begin, drain, drain_with_rejects, env, no_waker, poll};
 
 fn reader<T: Data, F: ReadFormat<T>>(
     files: &Files<F>,
@@ -264,7 +264,7 @@ fn a_thread_that_ends_without_a_word_is_an_error() {
 fn read_under<T: Data, F: ReadFormat<T>>(
     files: &Files<F>,
     policy: Malformed,
-) -> (Result<(Vec<T>, Vec<Reject>), BoxError>, ReaderProgress) {
+) -> (Result<Both<T>, BoxError>, ReaderProgress) {
     let env = env();
     let ids = discover::splits(files.path.to_str().unwrap(), files.split_bytes, &[]).unwrap();
     let mut one = reader::<T, F>(files, at_begin(&ids), env.as_ref());
