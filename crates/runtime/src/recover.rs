@@ -119,7 +119,6 @@ pub(crate) async fn follow(
     let mut recovered = Recovered::without_checkpoints(log, &settings);
     recovered.attempt = welcome.attempt;
     recovered.job_id = welcome.job_id;
-    recovered.splits = welcome.splits;
     if let Some((_, checkpoint)) = &welcome.base {
         (recovered.objects, recovered.image) = load(&recovered.log, checkpoint).await?;
         recovered.progress = Progress::of(checkpoint)?;

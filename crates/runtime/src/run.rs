@@ -192,7 +192,6 @@ impl<'a> Run<'a> {
                     attempt: recovered.attempt,
                     job_id: recovered.job_id.clone(),
                     base: recovered.base.clone(),
-                    splits: recovered.splits.clone(),
                 });
                 Some(cluster)
             }

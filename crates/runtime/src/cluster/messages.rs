@@ -1,6 +1,5 @@
 //! What processes say to each other, as JSON behind its length, and the decision whether a process may take part.
 
-use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 
 use highwater_log::CheckpointEntry;
@@ -8,13 +7,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::connector::SplitOffset;
 use crate::observe::ProcessStatus;
 
 /// The version of everything in this file.
 const PROTOCOL: u32 = 1;
 
-/// A message is no longer than this: the splits of a job with very many files.
+/// A message is no longer than this; what says that it is comes from somebody else.
 const LENGTH_MAX: usize = 256 << 20;
 
 /// The first thing that is said on a connection.
@@ -115,7 +113,6 @@ pub(crate) struct Welcome {
     pub(crate) attempt: u64,
     pub(crate) job_id: String,
     pub(crate) base: Option<(u64, CheckpointEntry)>,
-    pub(crate) splits: BTreeMap<String, Vec<(String, SplitOffset)>>,
 }
 
 /// What a process has done in an attempt.

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!   process 1 ──hello──▶ process 0     job, binary, graph, number of processes and workers: refused with a reason if one differs
-//!             ◀─welcome─               attempt, base checkpoint, splits, a number by which the members know each other
+//!             ◀─welcome─               attempt, base checkpoint, a number by which the members know each other
 //!   process 2 ──join───▶ process 1     a data and a control connection for each pair
 //!             ◀─beats──▶               on every control connection, for as long as the attempt lives
 //! ```
