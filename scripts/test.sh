@@ -10,11 +10,16 @@ step "tools"
 for component in rustfmt clippy; do
     cargo "${component/rustfmt/fmt}" --version >/dev/null 2>&1 || rustup component add "$component"
 done
-if ! command -v strace >/dev/null 2>&1; then
-    # The test that looks at fsyncs needs it.
+missing=""
+# The test that looks at fsyncs needs strace; the servers come with Python.
+command -v strace >/dev/null 2>&1 || missing="strace"
+python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || missing="$missing python3-venv"
+if [ -n "$missing" ]; then
     sudo=""; [ "$(id -u)" = 0 ] || sudo="sudo"
-    $sudo apt-get update -qq && $sudo apt-get install -y -qq strace >/dev/null
+    # shellcheck disable=SC2086 # words are packages
+    $sudo apt-get update -qq && $sudo apt-get install -y -qq $missing >/dev/null
 fi
+scripts/test-servers.sh
 
 step "format"
 cargo fmt --all --check

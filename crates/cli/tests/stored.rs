@@ -151,7 +151,7 @@ fn what_is_no_log_is_refused_with_a_reason() {
     for (line, why) in [
         ("checkpoint list nowhere", "no directory of that name"),
         ("checkpoint verify empty", "no job keeps its checkpoints there"),
-        ("checkpoint list gs://bucket/job", "no store `gs`"),
+        ("checkpoint list ftp://bucket/job", "no store `ftp`"),
         ("checkpoint show nowhere x", "invalid value 'x'"),
         ("checkpoint", "Usage"),
     ] {

@@ -47,7 +47,8 @@ impl RealEnv {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("highwater-task")
-            .enable_time()
+            // Time, and the network for whoever brings connections along.
+            .enable_all()
             .build()?;
         // The standard library's hash maps are seeded by the operating system, once a process.
         let seed = std::collections::hash_map::RandomState::new().build_hasher().finish();

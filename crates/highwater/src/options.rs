@@ -50,7 +50,7 @@ pub struct Options {
     #[arg(long, value_name = "STRATEGY", default_value = "exponential")]
     pub restart: Restart,
 
-    /// Where checkpoints are kept: a folder, or `memory:` (by default `.highwater/` and the name of the job).
+    /// Where checkpoints are kept: a folder, `s3://bucket/prefix`, or `memory:` (by default `.highwater/` and the name of the job).
     #[arg(long, env = "HIGHWATER_CHECKPOINTS", value_name = "LOCATION")]
     pub checkpoints: Option<String>,
 

@@ -91,6 +91,17 @@ pub enum LogError {
         /// What is wrong, and what to do.
         why: String,
     },
+    /// A store that would let two attempts commit the same checkpoint.
+    #[error(
+        "{path}: this store doesn't refuse to create an object that is there already ({why}), so two attempts of the job could overwrite \
+         each other's checkpoints; use one that has conditional puts (the header If-None-Match), and leave them switched on"
+    )]
+    NotExclusive {
+        /// The object that was to be created a second time.
+        path: String,
+        /// What the store answered.
+        why: String,
+    },
     /// Something that should be whole isn't.
     #[error(
         "{0}; restore it from a backup, start from another checkpoint or savepoint, or start over with --fresh"

@@ -21,8 +21,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use highwater_env::Env;
+use object_store::ObjectMeta;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStoreExt, PutMode};
 
 use crate::decide::{Appended, Committed, Outcome, ReadBack, after_append};
 use crate::entry::{Body, Entry, FORMAT};
@@ -322,8 +322,7 @@ impl Log {
         let path = self.path(&name)?;
         let mut tries = Tries { log: self, made: 0 };
         loop {
-            let put = PutMode::Create.into();
-            let put = self.store.objects().put_opts(&path, bytes.clone().into(), put).await;
+            let put = self.store.put_new(&path, bytes.clone().into()).await;
             let (outcome, mut why) = match put {
                 Ok(_) => (Outcome::Written, String::new()),
                 Err(error @ object_store::Error::AlreadyExists { .. }) => {
@@ -333,7 +332,7 @@ impl Log {
             };
             let read_back = match outcome {
                 Outcome::Written => ReadBack::Nothing,
-                _ => match self.fetch_once(&path).await {
+                _ => match self.store.get_whole(&path).await {
                     Ok(Some(bytes)) => {
                         let path = self.shown(&name);
                         ReadBack::Something(examine(&bytes, entry.number, &path))
@@ -442,15 +441,7 @@ impl Log {
     /// The content of `name`; none if it isn't there.
     async fn fetch(&self, name: &str) -> Result<Option<Bytes>, LogError> {
         let path = self.path(name)?;
-        self.retried("read", name, &|| self.fetch_once(&path).boxed()).await
-    }
-
-    async fn fetch_once(&self, path: &Path) -> object_store::Result<Option<Bytes>> {
-        match self.store.objects().get(path).await {
-            Ok(got) => got.bytes().await.map(Some),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+        self.retried("read", name, &|| self.store.get_whole(&path).boxed()).await
     }
 
     /// Tries `request`, which may be repeated, until it succeeds.

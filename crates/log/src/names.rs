@@ -10,6 +10,9 @@ pub const DATA: &str = "data";
 /// The folder of staged output.
 pub const STAGE: &str = "stage";
 
+/// The object by which a start sees that the store refuses to create what is there already.
+pub const PROBE: &str = "probe";
+
 /// What a name says about its object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Name {

@@ -1,51 +1,73 @@
 //! The store beneath a log: any object store with put-if-absent, and what makes it durable.
 //!
-//! Cloud stores answer a put when it is durable. A local directory needs more, which is [`LocalStore`]'s;
-//! [`Store`] is the one thing that the log sees, and [`Store::make_durable`] is where they differ. A store
-//! must give by its name what was put before, and list it soon (all of S3, GCS and Azure do at once): a listing may
+//! Cloud stores answer a put when it is durable. A local directory needs more, which is [`LocalStore`]'s; [`Store`] is the
+//! one thing that the log sees, and where they differ. A store must give by its name what was put before, and list it soon (all of S3, GCS and Azure do at once): a listing may
 //! lag behind by up to seven entries of the log.
 
 mod files;
 mod local;
+mod location;
 mod read_only;
+mod remote;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::TryStreamExt;
-use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 
 use crate::error::LogError;
+use location::Location;
+use read_only::ReadOnly;
 
 pub use files::{FileSystem, NewFile};
 pub use local::LocalStore;
-use read_only::ReadOnly;
 
 /// An object store, and what its durability takes.
 #[derive(Clone, Debug)]
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
-    local: Option<Arc<LocalStore>>,
+    place: Place,
     read_only: bool,
 }
 
+/// What is known about where the objects are.
+#[derive(Clone, Debug)]
+enum Place {
+    /// Nothing; a put is durable when it is answered, or need not be.
+    Somewhere,
+    /// In a directory.
+    Local(Arc<LocalStore>),
+    /// At a server; all names are below this URL.
+    Remote(Arc<str>),
+}
+
 impl Store {
-    /// The store that `location` names: `memory:` for one that ends with the process, otherwise a local
-    /// directory, which is created if it isn't there.
+    /// The store that `location` names: `memory:` for one that ends with the process, `s3://bucket/prefix` (with the feature
+    /// `s3`), otherwise a local directory, which is created if it isn't there.
+    ///
+    /// Nothing is sent to a server yet. Credentials and settings for it come from the variables of the environment that its own
+    /// tools read (`AWS_...`).
     ///
     /// # Errors
     ///
     /// If the location can't be used; says why.
     pub fn open(location: &str) -> Result<Self, LogError> {
-        match Place::parse(location)? {
-            Place::Memory => Ok(Self::from_objects(Arc::new(InMemory::new()))),
-            Place::Directory(directory) => {
-                let local = LocalStore::open(&directory);
-                Ok(Self::from_local(local.map_err(|why| refused(location, why))?))
-            }
-        }
+        Self::open_with(location, std::env::vars())
+    }
+
+    /// The same, with other variables than those of the environment.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_with(
+        location: &str,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, LogError> {
+        Self::open_at(location, variables, LocalStore::open)
     }
 
     /// The store that `location` names, for somebody who only looks: nothing is created, and every attempt to write is refused.
@@ -54,26 +76,37 @@ impl Store {
     ///
     /// If the location can't be used, or nothing is there; says why.
     pub fn open_to_read(location: &str) -> Result<Self, LogError> {
-        let store = match Place::parse(location)? {
-            Place::Memory => Self::from_objects(Arc::new(InMemory::new())),
-            Place::Directory(directory) => {
-                let local = LocalStore::open_to_read(&directory);
-                Self::from_local(local.map_err(|why| refused(location, why))?)
+        let store = Self::open_at(location, std::env::vars(), LocalStore::open_to_read)?;
+        let objects = Arc::new(ReadOnly::over(store.objects));
+        Ok(Store { objects, read_only: true, ..store })
+    }
+
+    fn open_at(
+        location: &str,
+        variables: impl IntoIterator<Item = (String, String)>,
+        local: impl FnOnce(&std::path::Path) -> Result<LocalStore, String>,
+    ) -> Result<Self, LogError> {
+        let open = || match Location::parse(location)? {
+            Location::Memory => Ok(Self::from_objects(Arc::new(InMemory::new()))),
+            Location::Directory(directory) => Ok(Self::from_local(local(&directory)?)),
+            Location::Remote { scheme, bucket, prefix } => {
+                let objects = remote::open(&scheme, &bucket, &prefix, variables)?;
+                let place = Place::Remote(location.trim_end_matches('/').into());
+                Ok(Store { objects, place, read_only: false })
             }
         };
-        let objects = Arc::new(ReadOnly::over(store.objects));
-        Ok(Store { objects, local: store.local, read_only: true })
+        open().map_err(|why| LogError::Location { location: location.to_owned(), why })
     }
 
     /// A local directory.
     pub fn from_local(local: LocalStore) -> Self {
         let local = Arc::new(local);
-        Store { objects: local.clone(), local: Some(local), read_only: false }
+        Store { objects: local.clone(), place: Place::Local(local), read_only: false }
     }
 
     /// A store whose puts are durable when they are answered (or need not be).
     pub fn from_objects(objects: Arc<dyn ObjectStore>) -> Self {
-        Store { objects, local: None, read_only: false }
+        Store { objects, place: Place::Somewhere, read_only: false }
     }
 
     /// The same place, reached through another store, such as one that fails on purpose.
@@ -87,6 +120,46 @@ impl Store {
         &self.objects
     }
 
+    /// Whether there is a server that must be asked whether it keeps what a log needs; see
+    /// [`Log::start`](crate::Log::start).
+    pub(crate) fn is_remote(&self) -> bool {
+        matches!(self.place, Place::Remote(_))
+    }
+
+    /// Writes an object that isn't there yet, whole or not at all. A large one goes to a server in several parts.
+    ///
+    /// Where it goes in parts, nothing keeps two writers of one name apart: the names of large objects must be their writer's
+    /// alone, as those of [`names`](crate::names) are.
+    ///
+    /// # Errors
+    ///
+    /// [`AlreadyExists`](object_store::Error::AlreadyExists) if the name is taken; and whatever the store says.
+    pub async fn put_new(&self, path: &Path, content: PutPayload) -> object_store::Result<()> {
+        if self.is_remote() && content.content_length() > remote::LARGE_BYTES {
+            return remote::put_in_parts(&*self.objects, path, content).await;
+        }
+        self.objects.put_opts(path, content, PutMode::Create.into()).await.map(drop)
+    }
+
+    /// The content of an object; none if it isn't there. A large one comes from a server in several parts.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the store says.
+    pub async fn get_whole(&self, path: &Path) -> object_store::Result<Option<Bytes>> {
+        let got = match self.objects.get(path).await {
+            Ok(got) => got,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let size = got.meta.size;
+        if self.is_remote() && size > remote::LARGE_BYTES as u64 {
+            drop(got);
+            return remote::get_in_parts(&*self.objects, path, size).await.map(Some);
+        }
+        got.bytes().await.map(Some)
+    }
+
     /// Makes sure that `path`, which was merely found to be there, survives a loss of power: the process
     /// that wrote it may have died before that.
     ///
@@ -94,8 +167,8 @@ impl Store {
     ///
     /// If that can't be made sure of.
     pub async fn make_durable(&self, path: &Path) -> object_store::Result<()> {
-        match &self.local {
-            Some(local) if !self.read_only => local.make_durable(path).await,
+        match &self.place {
+            Place::Local(local) if !self.read_only => local.make_durable(path).await,
             // Who only looks builds nothing on what is there.
             _ => Ok(()),
         }
@@ -107,9 +180,9 @@ impl Store {
     ///
     /// If that can't be made sure of.
     pub async fn make_names_durable(&self, folder: &Path) -> object_store::Result<()> {
-        match &self.local {
-            Some(local) => local.make_names_durable(folder).await,
-            None => Ok(()),
+        match &self.place {
+            Place::Local(local) => local.make_names_durable(folder).await,
+            _ => Ok(()),
         }
     }
 
@@ -120,47 +193,20 @@ impl Store {
     ///
     /// If the store can't be listed.
     pub async fn temporaries(&self, prefix: &Path) -> object_store::Result<Vec<Path>> {
-        match &self.local {
-            Some(local) => local.temporaries(prefix).try_collect().await,
-            None => Ok(Vec::new()),
+        match &self.place {
+            Place::Local(local) => local.temporaries(prefix).try_collect().await,
+            _ => Ok(Vec::new()),
         }
     }
 
     /// `path` as people know it.
     pub fn shown(&self, path: &Path) -> String {
-        match &self.local {
-            Some(local) => local.shown(path),
-            None => path.to_string(),
+        match &self.place {
+            Place::Local(local) => local.shown(path),
+            Place::Remote(url) => format!("{url}/{path}"),
+            Place::Somewhere => path.to_string(),
         }
     }
-}
-
-/// What a location names.
-enum Place {
-    Memory,
-    Directory(PathBuf),
-}
-
-impl Place {
-    fn parse(location: &str) -> Result<Self, LogError> {
-        if location == "memory:" {
-            return Ok(Place::Memory);
-        }
-        if location.is_empty() {
-            let why = "it is empty; name a directory, or `memory:`";
-            return Err(refused(location, why.to_owned()));
-        }
-        let directory = location.strip_prefix("file://").unwrap_or(location);
-        if let Some((scheme, _)) = directory.split_once("://") {
-            let why = format!("this program has no store `{scheme}`; name a local directory");
-            return Err(refused(location, why));
-        }
-        Ok(Place::Directory(PathBuf::from(directory)))
-    }
-}
-
-fn refused(location: &str, why: String) -> LogError {
-    LogError::Location { location: location.to_owned(), why }
 }
 
 #[cfg(test)]
@@ -175,7 +221,9 @@ mod tests {
         let inside = file.join("x");
         for (location, why) in [
             ("", "empty"),
-            ("s3://bucket/x", "no store `s3`"),
+            ("ftp://bucket/x", "no store `ftp`"),
+            ("s3:///x", "no bucket"),
+            ("s3://bucket/x?y=1", "`?`"),
             (file.to_str().unwrap(), "not a directory"),
             (inside.to_str().unwrap(), "can't be created"),
         ] {

@@ -51,15 +51,24 @@ pub fn run() {
 }
 
 /// A folder with a job in it.
-pub struct Place(TempDir);
+pub struct Place {
+    folder: TempDir,
+    /// More variables of the environment, for job and program.
+    variables: Vec<(String, String)>,
+}
 
 impl Place {
     pub fn new() -> Self {
-        Place(tempfile::tempdir().unwrap())
+        Place::with(Vec::new())
+    }
+
+    /// With more variables of the environment, for job and program.
+    pub fn with(variables: Vec<(String, String)>) -> Self {
+        Place { folder: tempfile::tempdir().unwrap(), variables }
     }
 
     pub fn path(&self) -> &Path {
-        self.0.path()
+        self.folder.path()
     }
 
     /// Where the job keeps its checkpoints.
@@ -67,11 +76,14 @@ impl Place {
         self.path().join(".highwater/numbers")
     }
 
-    /// Starts the job with these options; it reads so many numbers, at that many a second.
+    /// Starts the job with these options; it reads so many numbers, at that many a second. Unless they say otherwise, it is one
+    /// process, which nobody starts again.
     pub fn start(&self, options: &str, limit: u64, rate: u64) -> Job {
         let mut command = self.command(std::env::current_exe().unwrap());
         command.args(["--exact", "job", "--include-ignored", "--nocapture"]);
-        command.env(OPTIONS, options).env(LIMIT, limit.to_string()).env(RATE, rate.to_string());
+        let alone = if options.contains("--restart") { "" } else { " --restart never" };
+        command.env(OPTIONS, format!("{options}{alone}"));
+        command.env(LIMIT, limit.to_string()).env(RATE, rate.to_string());
         let said = std::fs::File::create(self.path().join("said")).unwrap();
         Job(command.stdout(Stdio::null()).stderr(said).spawn().unwrap())
     }
@@ -84,7 +96,22 @@ impl Place {
         {
             command.env_remove(variable);
         }
+        command.envs(self.variables.iter().cloned());
         command
+    }
+
+    /// What the job has written so far, in order.
+    pub fn numbers(&self) -> Vec<u64> {
+        let mut numbers = Vec::new();
+        for entry in std::fs::read_dir(self.path().join("out/numbers")).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                let text = std::fs::read_to_string(path).unwrap();
+                numbers.extend(text.lines().map(|line| line.parse::<u64>().unwrap()));
+            }
+        }
+        numbers.sort_unstable();
+        numbers
     }
 
     /// Calls the program with this command line.
@@ -95,6 +122,20 @@ impl Place {
         let code = status.code().expect("it came to its end");
         let text = |bytes| String::from_utf8(bytes).unwrap();
         Said { code, out: text(stdout), err: text(stderr) }
+    }
+
+    /// Waits until the job that was started last has said this.
+    #[allow(clippy::disallowed_methods, reason = "tests run in the real world")]
+    pub fn wait_until_said(&self, words: &str) {
+        let begin = Instant::now();
+        loop {
+            let said = std::fs::read_to_string(self.path().join("said")).unwrap();
+            if said.contains(words) {
+                return;
+            }
+            assert!(begin.elapsed() < PATIENCE, "it said only: {said}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// The same with `--json`, once `condition` holds of what it says.

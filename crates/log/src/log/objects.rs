@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, stream};
 use object_store::path::Path;
-use object_store::{ObjectStoreExt, PutMode, PutPayload};
+use object_store::{ObjectStoreExt, PutPayload};
 
 use crate::decide::Holding;
 use crate::entry::{FORMAT, Manifest, ObjectRef};
@@ -36,9 +36,8 @@ impl Log {
         let object = ObjectRef::of_pieces(name, pieces.iter().copied());
         let mut tries = Tries { log: self, made: 0 };
         loop {
-            let put = PutMode::Create.into();
-            let why = match self.store.objects().put_opts(&path, content.clone(), put).await {
-                Ok(_) => return Ok(object),
+            let why = match self.store.put_new(&path, content.clone()).await {
+                Ok(()) => return Ok(object),
                 // Perhaps by this very call, if an answer was lost, so that it isn't known to be durable.
                 Err(object_store::Error::AlreadyExists { .. }) => match self.fetch(name).await? {
                     Some(found) if found != *pieces.concat() => {

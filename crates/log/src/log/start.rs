@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use futures::{StreamExt, TryStreamExt, stream};
+use object_store::Error;
 
 use crate::decide::{self, Base};
 use crate::entry::{AttemptEntry, Body};
 use crate::error::LogError;
 use crate::facts::{Facts, Found};
-use crate::log::{AT_ONCE, Failed, Log, Own};
+use crate::log::{AT_ONCE, Failed, Log, Own, Tries};
 use crate::names;
 
 /// How often an attempt chooses anew before it gives up. Each time another attempt has moved on, which
@@ -20,6 +21,10 @@ const ROUNDS: u32 = 1000;
 /// An entry that a listing hides would otherwise be taken for one that isn't there, its number for free (a checkpoint below it may
 /// have been collected), and the log for shorter than it is.
 const PROBES: u64 = 8;
+
+/// What is in the object by which a start tries the store.
+const PROBE_CONTENT: &str =
+    "Every start of a job tries to create this, to see that the store refuses it.\n";
 
 /// An attempt that holds its entry.
 #[derive(Clone, Debug)]
@@ -54,6 +59,7 @@ impl Log {
     /// If an attempt was started from here before: every attempt has a [`Log`] of its own.
     pub async fn start(&self, workers: u32, fresh: bool) -> Result<Started, LogError> {
         assert!(self.own() == Own::Nothing, "invariant 2: a log starts one attempt");
+        self.check_store().await?;
         let mut facts = self.read().await?;
         for _ in 0..ROUNDS {
             let number = facts.tail().map_or(0, |tail| tail + 1);
@@ -87,6 +93,43 @@ impl Log {
         }
         let (path, why) = (self.shown(names::LOG), "other attempts keep moving on".to_owned());
         Err(LogError::Unavailable { doing: "append to", path, tries: ROUNDS, why })
+    }
+
+    /// Sees that the store refuses to create what is there already: not all that speak S3 do (invariant 2).
+    async fn check_store(&self) -> Result<(), LogError> {
+        if !self.store.is_remote() {
+            return Ok(());
+        }
+        let path = self.path(names::PROBE)?;
+        let shown = || self.shown(names::PROBE);
+        let refused = |why: String| LogError::NotExclusive { path: shown(), why };
+        let (mut tries, mut there) = (Tries { log: self, made: 0 }, false);
+        loop {
+            let why = match self.store.put_new(&path, PROBE_CONTENT.into()).await {
+                Ok(()) if there => return Err(refused("it created it twice".to_owned())),
+                // There now, by this very start or another one.
+                Ok(()) => {
+                    there = true;
+                    continue;
+                }
+                Err(Error::AlreadyExists { .. }) => return Ok(()),
+                Err(error @ (Error::NotImplemented { .. } | Error::NotSupported { .. })) => {
+                    return Err(refused(error.to_string()));
+                }
+                // Nobody waits for a bucket to be made or a permission to be given.
+                Err(
+                    error @ (Error::NotFound { .. }
+                    | Error::PermissionDenied { .. }
+                    | Error::Unauthenticated { .. }),
+                ) => return Err(LogError::Location { location: shown(), why: error.to_string() }),
+                Err(error) => error.to_string(),
+            };
+            tracing::warn!(%why, "could not try the store; trying again");
+            if !tries.again().await {
+                let tries = tries.made;
+                return Err(LogError::Unavailable { doing: "write", path: shown(), tries, why });
+            }
+        }
     }
 
     /// Reads the log when entry `number` is known to be there, even if a listing doesn't show it yet, nor

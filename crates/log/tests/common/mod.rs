@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
+use std::mem::discriminant;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,7 +21,7 @@ use highwater_log::{
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
 /// Runs a test's body.
@@ -104,6 +105,8 @@ pub enum Fault {
     First(BoxFuture<()>),
     /// The request hangs forever, before its effect.
     Hang,
+    /// A put is done whatever is there, though it was to create.
+    Overwrites,
 }
 
 /// A store that fails on purpose.
@@ -147,6 +150,13 @@ impl Faulty {
         puts.iter().filter(|(to, _)| to.contains(path)).map(|(_, bytes)| bytes.clone()).collect()
     }
 
+    /// Whether the next fault of this request is of the kind of `fault`.
+    fn is_next(&self, request: Request, path: &str, fault: &Fault) -> bool {
+        let faults = self.faults.lock().unwrap();
+        let next = faults.iter().find(|(what, part, _)| *what == request && path.contains(part));
+        next.is_some_and(|(_, _, next)| discriminant(next) == discriminant(fault))
+    }
+
     fn take(&self, request: Request, path: &str) -> Option<Fault> {
         let mut faults = self.faults.lock().unwrap();
         let at =
@@ -164,7 +174,7 @@ impl Faulty {
                 Ok(false)
             }
             Some(Fault::Hang) => std::future::pending().await,
-            Some(Fault::Hidden) | None => Ok(false),
+            Some(Fault::Hidden | Fault::Overwrites) | None => Ok(false),
         }
     }
 }
@@ -183,6 +193,10 @@ impl ObjectStore for Faulty {
     ) -> Result<PutResult> {
         let bytes = Bytes::from(payload.iter().flat_map(|b| b.to_vec()).collect::<Vec<u8>>());
         self.puts.lock().unwrap().push((location.to_string(), bytes));
+        let mut options = options;
+        if self.is_next(Request::Put, location.as_ref(), &Fault::Overwrites) {
+            options.mode = PutMode::Overwrite;
+        }
         let lose = self.meet(Request::Put, location.as_ref()).await?;
         let answer = self.inner.put_opts(location, payload, options).await;
         if lose { Err(lost("its answer is lost")) } else { answer }
