@@ -6,10 +6,10 @@
 //! ```
 //!
 //! Requests and replies are lines of JSON. The socket lies in a folder of this user alone, so whoever can connect may steer. Its name
-//! holds a hash of where the job's checkpoints are and the number of the process ([`place`]): each process has its own, and
+//! holds a hash of where the job's checkpoints are and the number of the process (`place`): each process has its own, and
 //! what a killed one leaves behind is recognised by nobody answering there.
 //!
-//! - [`server`] answers, in the job's process. - [`client`] asks.
+//! - `server` answers, in the job's process. - `client` asks.
 
 mod client;
 mod place;

@@ -11,7 +11,7 @@
 //!             ◀─beats──▶               on every control connection, for as long as the attempt lives
 //! ```
 //!
-//! - [`messages`](Hello): what is said, and the decision whether a process may take part. - [`link`](Link): a control connection.
+//! - `messages`: what is said, and the decision whether a process may take part. - `link`: a control connection.
 //! - `door`: whoever knocks. - `form`: the handshake. - `watch`: what signals of other processes mean for the attempt.
 //!
 //! Only process 0 ever writes to the log. A process that is lost, paused or silent for [`SILENCE`] ends the attempt on all others, and

@@ -6,12 +6,12 @@
 //!  publishers ──────────────▶ Ledger ──────┘                                     └─▶ JobStatus ─▶ status, metrics, progress
 //! ```
 //!
-//! Noting is cheap enough to be always on: counters once a batch, frontiers once a step, the [`ledger`] a few times a
+//! Noting is cheap enough to be always on: counters once a batch, frontiers once a step, the `ledger` a few times a
 //! checkpoint. No result depends on anything here, and every number may be a moment older than its neighbour.
 //!
-//! - [`host`]: what one operator and one worker note. - [`reader`]: what a source's reader says about itself.
-//! - [`ledger`]: checkpoints and their publishing. - [`status`]: reports, as they travel. - [`job`]: one view of them all.
-//! - [`held`]: who keeps an epoch or a checkpoint from completing.
+//! - `host`: what one operator and one worker note. - `reader`: what a source's reader says about itself.
+//! - `ledger`: checkpoints and their publishing. - `status`: reports, as they travel. - `job`: one view of them all.
+//! - `held`: who keeps an epoch or a checkpoint from completing.
 
 mod held;
 mod host;
