@@ -3,11 +3,15 @@
 //! A split is a file, named by its path, or a piece of a large one, named `path#start-end` by the bytes in which its lines begin.
 //! Once named it stays as it is, across attempts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use encoding_rs::Encoding;
 use highwater_runtime::BoxError;
 use highwater_runtime::connector::SplitOffset;
+
+use super::content::{Content, is_compressed};
+use super::watch::{Verdict, Watch};
 
 /// A file or a piece of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +41,7 @@ impl Split {
         // Whatever is wrong with the file is for those to say who read it.
         let length = self.path.metadata().map_or(0, |file| file.len());
         let (start, end) = self.piece.unwrap_or((0, length));
-        match is_gzip(&self.path) {
+        match is_compressed(&self.path) {
             true => length,
             false => end.min(length).saturating_sub(position.max(start)),
         }
@@ -49,85 +53,172 @@ fn number(digits: &str) -> Option<u64> {
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
-/// Whether a file is compressed, by its name.
-pub(crate) fn is_gzip(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"))
+/// Where a source's files are, and how they are cut.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    /// A path, a pattern or a folder.
+    pub(crate) pattern: String,
+    /// Larger files are cut into pieces of about this size.
+    pub(crate) split_bytes: Option<u64>,
+    /// What they are written in, if they don't say so.
+    pub(crate) encoding: Option<&'static Encoding>,
+    /// New ones may come.
+    pub(crate) watch: Option<Watch>,
 }
 
-/// The splits of all files that `pattern` names, those in `known` as they are. Files larger than `split_bytes` are cut.
-///
-/// # Errors
-///
-/// If there are no such files, or a known one that isn't read to its end is gone.
-pub(crate) fn splits(
-    pattern: &str,
-    split_bytes: Option<u64>,
-    known: &[(String, SplitOffset)],
-) -> Result<Vec<String>, BoxError> {
-    let mut ids: BTreeMap<(PathBuf, u64), String> = BTreeMap::new();
-    let mut known_files = BTreeSet::new();
-    for (id, offset) in known {
-        let split = Split::parse(id);
-        if !offset.ended && !split.path.is_file() {
-            let path = split.path.display();
-            return Err(format!(
-                "{path} is gone, of which {} records have been read and the rest has not; put it back, or start over with \
-                 --fresh",
-                offset.records
-            )
-            .into());
-        }
-        ids.insert((split.path.clone(), split.piece.map_or(0, |(start, _)| start)), id.clone());
-        known_files.insert(real(&split.path));
-    }
-    let files = match files(pattern) {
-        Ok(files) => files,
-        // What was there has been read, and may have been tidied away since.
-        Err(_) if !known.is_empty() => Vec::new(),
-        Err(error) => return Err(error),
-    };
-    for path in files.into_iter().filter(|path| !known_files.contains(&real(path))) {
-        for (start, id) in cut(&path, split_bytes)? {
-            ids.insert((path.clone(), start), id);
-        }
-    }
-    Ok(ids.into_values().collect())
+/// The files whose splits are known.
+#[derive(Debug, Default)]
+pub(crate) struct KnownFiles {
+    paths: BTreeSet<PathBuf>,
+    /// The last one by its name, as it was spelled.
+    pub(crate) last: Option<PathBuf>,
 }
 
-/// A path by which a file is known again, however it is spelled this time.
+impl KnownFiles {
+    /// Those of the splits that a checkpoint knows.
+    pub(crate) fn of<'i>(ids: impl IntoIterator<Item = &'i String>) -> Self {
+        let mut known = KnownFiles::default();
+        ids.into_iter().for_each(|id| known.add(Split::parse(id).path));
+        known
+    }
+
+    fn add(&mut self, path: PathBuf) {
+        self.paths.insert(real(&path));
+        self.paths.insert(path.clone());
+        self.last = self.last.take().max(Some(path));
+    }
+
+    /// However its path is spelled this time.
+    fn contains(&self, path: &Path) -> bool {
+        self.paths.contains(path) || self.paths.contains(&real(path))
+    }
+}
+
 fn real(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
-/// The splits of one file, with where each begins.
-fn cut(path: &Path, split_bytes: Option<u64>) -> Result<Vec<(u64, String)>, BoxError> {
-    let Some(name) = path.to_str() else {
-        return Err(format!(
-            "the name of {path:?} isn't UTF-8, so that a checkpoint can't name it; rename it"
-        )
-        .into());
-    };
-    if Split::parse(name).piece.is_some() {
-        return Err(format!(
-            "the name of {name} ends as that of a piece of a file does; rename it"
-        )
-        .into());
+impl Place {
+    /// The splits of the files that are there now and not `known`.
+    ///
+    /// # Errors
+    ///
+    /// If there are no such files and nobody waits for any, or a known one that isn't read to its end is gone.
+    pub(crate) fn splits(
+        &self,
+        known: &[(String, SplitOffset)],
+    ) -> Result<Vec<(String, SplitOffset)>, BoxError> {
+        for (id, offset) in known.iter().filter(|(_, offset)| !offset.ended) {
+            let path = Split::parse(id).path;
+            if !path.is_file() {
+                return Err(format!(
+                    "{} is gone, of which {} records have been read and the rest has not; put it back, or start over with \
+                     --fresh",
+                    path.display(),
+                    offset.records
+                )
+                .into());
+            }
+        }
+        let mut known_files = KnownFiles::of(known.iter().map(|(id, _)| id));
+        match self.new_splits(&mut known_files) {
+            // What was there has been read, and may have been tidied away since; or it is still to come.
+            Err(NotFound::Nothing(_)) if !known.is_empty() => Ok(Vec::new()),
+            Err(NotFound::Nothing(what)) if self.watch.is_some() => {
+                tracing::warn!("waiting for files: {what}");
+                Ok(Vec::new())
+            }
+            found => Ok(found?),
+        }
     }
-    let whole = || vec![(0, name.to_owned())];
-    let Some(piece) = split_bytes.filter(|_| !is_gzip(path)) else { return Ok(whole()) };
-    let piece = piece.max(1);
-    let length = path.metadata().map_err(|error| cannot("read", path, &error))?.len();
-    if length <= piece {
-        return Ok(whole());
+
+    /// The splits of files that aren't known, which then are.
+    pub(crate) fn new_splits(
+        &self,
+        known: &mut KnownFiles,
+    ) -> Result<Vec<(String, SplitOffset)>, NotFound> {
+        let mut splits = Vec::new();
+        for path in files(&self.pattern)? {
+            if known.contains(&path) {
+                continue;
+            }
+            let Some(watch) = &self.watch else {
+                splits.extend(self.cut(&path)?);
+                continue;
+            };
+            let taken = match watch.judge(&path, known.last.as_deref()) {
+                Ok(Verdict::Take) => self.cut(&path).map(Some),
+                Ok(Verdict::Wait) => Ok(None),
+                Ok(Verdict::TooLate) => {
+                    let last = known.last.as_deref().unwrap_or(Path::new(""));
+                    tracing::warn!(
+                        "{} is left out: files are read in the order of their names, and {} was already taken",
+                        path.display(),
+                        last.display()
+                    );
+                    // Said once is enough.
+                    known.paths.insert(path);
+                    continue;
+                }
+                Err(error) => Err(error),
+            };
+            match taken {
+                Ok(Some(new)) => {
+                    splits.extend(new);
+                    known.add(path);
+                    continue;
+                }
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, "a new file is left for later"),
+            }
+            // Those behind one that isn't taken yet would shut it out.
+            if watch.in_order {
+                break;
+            }
+        }
+        Ok(splits)
     }
-    let starts = (0..length).step_by(usize::try_from(piece).unwrap_or(usize::MAX));
-    Ok(starts
-        .map(|start| (start, format!("{name}#{start}-{}", length.min(start.saturating_add(piece)))))
-        .collect())
+
+    /// The splits of one file.
+    fn cut(&self, path: &Path) -> Result<Vec<(String, SplitOffset)>, BoxError> {
+        let Some(name) = path.to_str() else {
+            return Err(format!(
+                "the name of {path:?} isn't UTF-8, so that a checkpoint can't name it; rename it"
+            )
+            .into());
+        };
+        if Split::parse(name).piece.is_some() {
+            return Err(format!(
+                "the name of {name} ends as that of a piece of a file does; rename it"
+            )
+            .into());
+        }
+        let content = Content::open(path, self.encoding, &SplitOffset::default())?;
+        let at_begin = SplitOffset { check: content.check, ..SplitOffset::default() };
+        let length = content.stored_length();
+        let piece = self.split_bytes.unwrap_or(u64::MAX).max(1);
+        if length <= piece || !content.is_plain()? {
+            return Ok(vec![(name.to_owned(), at_begin)]);
+        }
+        let starts = (0..length).step_by(usize::try_from(piece).unwrap_or(usize::MAX));
+        let id = |start: u64| format!("{name}#{start}-{}", length.min(start.saturating_add(piece)));
+        Ok(starts.map(|start| (id(start), at_begin.clone())).collect())
+    }
+}
+
+/// Why files weren't found.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotFound {
+    /// There are none.
+    #[error("{0}")]
+    Nothing(String),
+    /// Looking for them failed.
+    #[error(transparent)]
+    Failed(#[from] BoxError),
 }
 
 /// The regular files that a path, a pattern or a folder names, sorted.
-fn files(pattern: &str) -> Result<Vec<PathBuf>, BoxError> {
+fn files(pattern: &str) -> Result<Vec<PathBuf>, NotFound> {
     let path = Path::new(pattern);
     let mut files = Vec::new();
     if path.is_dir() {
@@ -140,18 +231,18 @@ fn files(pattern: &str) -> Result<Vec<PathBuf>, BoxError> {
             }
         }
         if files.is_empty() {
-            return Err(format!(
+            return Err(NotFound::Nothing(format!(
                 "the folder {pattern} holds no files to read (hidden files and folders don't count)"
-            )
-            .into());
+            )));
         }
     } else if path.exists() {
         files.push(path.to_owned());
     } else {
         let options =
             glob::MatchOptions { require_literal_leading_dot: true, ..Default::default() };
-        let found = glob::glob_with(pattern, options)
-            .map_err(|error| format!("`{pattern}` is no pattern of file names: {error}"))?;
+        let found = glob::glob_with(pattern, options).map_err(|error| {
+            BoxError::from(format!("`{pattern}` is no pattern of file names: {error}"))
+        })?;
         for path in found {
             let path = path.map_err(|error| cannot("read", error.path(), error.error()))?;
             if path.is_file() {
@@ -160,9 +251,10 @@ fn files(pattern: &str) -> Result<Vec<PathBuf>, BoxError> {
         }
         if files.is_empty() {
             let here = std::env::current_dir().unwrap_or_default();
-            return Err(
-                format!("no file matches `{pattern}` (seen from {})", here.display()).into()
-            );
+            return Err(NotFound::Nothing(format!(
+                "no file matches `{pattern}` (seen from {})",
+                here.display()
+            )));
         }
     }
     files.sort();
@@ -184,6 +276,14 @@ mod tests {
         path.to_str().unwrap().to_owned()
     }
 
+    fn place(pattern: &str, split_bytes: Option<u64>) -> Place {
+        Place { pattern: pattern.to_owned(), split_bytes, encoding: None, watch: None }
+    }
+
+    fn ids(splits: Vec<(String, SplitOffset)>) -> Vec<String> {
+        splits.into_iter().map(|(id, _)| id).collect()
+    }
+
     #[test]
     fn paths_patterns_and_folders_name_files() {
         let folder = tempfile::tempdir().unwrap();
@@ -193,7 +293,7 @@ mod tests {
         let odd = write(folder.path(), "c[1].txt", "x");
         write(folder.path(), ".hidden.csv", "x");
         std::fs::create_dir(folder.path().join("d.csv")).unwrap();
-        let found = |pattern: &str| splits(pattern, None, &[]).unwrap();
+        let found = |pattern: &str| ids(place(pattern, None).splits(&[]).unwrap());
         assert_eq!(found(root), [a.clone(), b.clone(), odd.clone()]);
         assert_eq!(found(&format!("{root}/*.csv")), [a.clone(), b]);
         assert_eq!(found(&odd), [odd.as_str()]);
@@ -201,7 +301,7 @@ mod tests {
         for pattern in
             [format!("{root}/*.json"), format!("{root}/missing"), format!("{root}/d.csv")]
         {
-            let error = splits(&pattern, None, &[]).unwrap_err().to_string();
+            let error = place(&pattern, None).splits(&[]).unwrap_err().to_string();
             assert!(error.contains(&pattern), "{error}");
         }
     }
@@ -214,7 +314,7 @@ mod tests {
         let a = write(folder.path(), "a.csv", "x");
         let known = [(a.clone(), SplitOffset { position: 1, ..SplitOffset::default() })];
         let spelled = format!("{root}/./../{}", folder.path().file_name().unwrap().display());
-        assert_eq!(splits(&spelled, None, &known).unwrap(), [a]);
+        assert_eq!(place(&spelled, None).splits(&known).unwrap(), []);
     }
 
     #[test]
@@ -223,7 +323,7 @@ mod tests {
         let root = folder.path().to_str().unwrap().to_owned();
         let a = write(folder.path(), "a.txt", "0123456789");
         let zipped = write(folder.path(), "b.txt.gz", "0123456789");
-        let cut = splits(&root, Some(4), &[]).unwrap();
+        let cut = ids(place(&root, Some(4)).splits(&[]).unwrap());
         let expected =
             [format!("{a}#0-4"), format!("{a}#4-8"), format!("{a}#8-10"), zipped.clone()];
         assert_eq!(cut, expected);
@@ -232,15 +332,15 @@ mod tests {
 
         let known: Vec<_> = cut.iter().map(|id| (id.clone(), SplitOffset::default())).collect();
         let c = write(folder.path(), "c.txt", "0");
-        assert_eq!(splits(&root, None, &known).unwrap(), [&cut[..], &[c]].concat());
+        assert_eq!(ids(place(&root, None).splits(&known).unwrap()), [c]);
 
         std::fs::remove_file(&a).unwrap();
-        let error = splits(&root, None, &known).unwrap_err().to_string();
+        let error = place(&root, None).splits(&known).unwrap_err().to_string();
         assert!(error.contains(&format!("{a} is gone")), "{error}");
         let ended = |(id, offset): &(String, SplitOffset)| {
             (id.clone(), SplitOffset { ended: true, ..offset.clone() })
         };
         let known: Vec<_> = known.iter().map(ended).collect();
-        assert_eq!(splits(&root, None, &known).unwrap().len(), 5);
+        assert_eq!(place(&root, None).splits(&known).unwrap().len(), 1);
     }
 }

@@ -168,6 +168,9 @@ impl<T: DeserializeOwned> Parser<T> for CsvParser {
     #[inline]
     fn next(&mut self, data: &[u8]) -> (usize, Result<Option<T>, BoxError>) {
         let length = self.tokens.split(data, self.delimiter, self.quotes);
+        if self.tokens.is_unclosed() {
+            return (length, Err("a quote is not closed".into()));
+        }
         if length <= 2 && without_line_end(&data[..length]).is_empty() {
             return (length, Ok(None));
         }

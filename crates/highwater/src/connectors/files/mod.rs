@@ -1,11 +1,12 @@
-//! Files as source and sink: text, newline-delimited JSON, CSV; gzip on the way in.
+//! Files as source and sink: text, newline-delimited JSON, CSV; compressed files and other encodings on the way in.
 //!
 //! ```text
 //!  discover: which splits ─▶ blocks: whole records ─▶ source: rows ─▶ job ─▶ writer: staged files ─▶ publisher: parts
-//!                                      format, csv: lines and rows
+//!  watch: new ones           content: bytes         format, csv: lines and rows
 //! ```
 
 mod blocks;
+mod content;
 mod csv;
 mod discover;
 mod folder;
@@ -13,6 +14,7 @@ mod format;
 mod pace;
 mod publisher;
 mod source;
+mod watch;
 mod writer;
 
 use std::fmt::Display;
@@ -25,13 +27,17 @@ use highwater_runtime::Data;
 use highwater_runtime::connector::{Sink, Source};
 
 use super::{IntoSink, IntoSource};
+use discover::Place;
+use encoding_rs::Encoding;
 use publisher::Roll;
 use source::FileSource;
+use watch::Watch;
 use writer::FileSink;
 
 /// Files, to read from or to write to.
 ///
-/// To read, name a file, a pattern (`data/*.csv`) or a folder; files that end in `.gz` are unzipped. To write, name a folder: it fills
+/// To read, name a file, a pattern (`data/*.csv`) or a folder; files that end in `.gz` or `.zst` are
+/// uncompressed. To write, name a folder: it fills
 /// with `part-...` files, which appear whole, with the checkpoint that covers them, and never change.
 ///
 /// ```
@@ -47,6 +53,9 @@ pub struct Files<F = Csv> {
     path: PathBuf,
     format: F,
     split_bytes: Option<u64>,
+    longest_record: usize,
+    encoding: Option<&'static Encoding>,
+    watch: Option<Watch>,
     rate: Option<u64>,
     roll: Roll,
 }
@@ -68,6 +77,9 @@ pub struct Text;
 
 /// Lines are cut off one another anywhere, so that large files are read by several workers.
 const SPLIT_BYTES: u64 = 64 << 20;
+
+/// A record of more bytes is malformed.
+const LONGEST_RECORD: usize = 64 << 20;
 
 impl Files {
     /// Comma-separated values with a header.
@@ -114,7 +126,81 @@ impl Files {
 
 impl<F> Files<F> {
     fn new(path: &Path, format: F, split_bytes: Option<u64>) -> Self {
-        Files { path: path.to_owned(), format, split_bytes, rate: None, roll: Roll::default() }
+        Files {
+            path: path.to_owned(),
+            format,
+            split_bytes,
+            longest_record: LONGEST_RECORD,
+            encoding: None,
+            watch: None,
+            rate: None,
+            roll: Roll::default(),
+        }
+    }
+
+    /// Goes on looking for new files while the job runs, every `interval`; the job ends only when it is stopped. For reading.
+    ///
+    /// Each file is read once, whatever happens to the job. It is taken when nobody has changed it for one interval, and must not
+    /// be changed after that; the best is to write it elsewhere and rename it into its folder. The name of every file is
+    /// remembered: if they come in an order, use [`Files::watch_in_order`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use highwater::connectors::Files;
+    /// let orders = Files::ndjson("orders/").watch(Duration::from_secs(1));
+    /// # let _ = orders;
+    /// ```
+    #[must_use]
+    pub fn watch(self, interval: Duration) -> Self {
+        Files { watch: Some(Watch { interval, in_order: false }), ..self }
+    }
+
+    /// Looks for new files as [`Files::watch`] does, and takes them in the order of their names (`2024-05-17T12.ndjson`, `000042.csv`).
+    /// Only the last one needs to be remembered. A file whose name is before that of one that was taken comes too late: it is
+    /// left out, with a warning. For reading.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use highwater::connectors::Files;
+    /// let orders = Files::ndjson("orders/*.ndjson").watch_in_order(Duration::from_secs(1));
+    /// # let _ = orders;
+    /// ```
+    #[must_use]
+    pub fn watch_in_order(self, interval: Duration) -> Self {
+        Files { watch: Some(Watch { interval, in_order: true }), ..self }
+    }
+
+    /// What the files are written in: a name of the [Encoding Standard](https://encoding.spec.whatwg.org/#names-and-labels), such as
+    /// `windows-1252` or `shift_jis`; UTF-8 if not said. UTF-8 and UTF-16 with a byte order mark are known by it. What can't be decoded becomes
+    /// U+FFFD. For reading; files in other encodings than UTF-8 are never cut.
+    ///
+    /// ```
+    /// use highwater::connectors::Files;
+    /// let old = Files::csv("data/1998.csv").encoding("windows-1252");
+    /// # let _ = old;
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no such encoding.
+    #[must_use]
+    pub fn encoding(self, name: &str) -> Self {
+        let encoding = Encoding::for_label(name.as_bytes());
+        assert!(encoding.is_some(), "there is no encoding `{name}`");
+        Files { encoding, ..self }
+    }
+
+    /// A record of more than about so many bytes is malformed; 64 MB if not said. This bounds the memory that a file without line ends
+    /// takes. For reading.
+    ///
+    /// ```
+    /// use highwater::connectors::Files;
+    /// let events = Files::ndjson("events/").longest_record(1 << 20);
+    /// # let _ = events;
+    /// ```
+    #[must_use]
+    pub fn longest_record(self, bytes: usize) -> Self {
+        Files { longest_record: bytes, ..self }
     }
 
     /// Cuts files larger than this into pieces that are read in parallel. Text and NDJSON are cut at 64 MB by
@@ -209,15 +295,24 @@ impl Files<Csv> {
 }
 
 impl<F> Files<F> {
+    fn place(&self) -> Place {
+        Place {
+            // Splits are named by paths, which have to be text in the end; lossy ones match nothing and are named in the error.
+            pattern: self.path.to_string_lossy().into_owned(),
+            split_bytes: self.split_bytes,
+            encoding: self.encoding,
+            watch: self.watch,
+        }
+    }
+
     fn source<T: Data>(self) -> Arc<dyn Source>
     where
         F: format::ReadFormat<T>,
     {
         Arc::new(FileSource::<T, F> {
-            // Splits are named by paths, which have to be text in the end; lossy ones match nothing and are named in the error.
-            pattern: self.path.to_string_lossy().into_owned(),
+            place: self.place(),
             format: self.format,
-            split_bytes: self.split_bytes,
+            longest_record: self.longest_record,
             rate: self.rate,
             rows: PhantomData,
         })

@@ -15,16 +15,18 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_
 
 use highwater_env::Env;
 use highwater_runtime::connector::{
-    MalformedRecords, Polled, Reader, ReaderContext, Reject, Source, SplitOffset, Waker,
+    Finder, FinderContext, MalformedRecords, Polled, Reader, ReaderContext, Reject, Source,
+    SplitOffset, Waker,
 };
 use highwater_runtime::observe::ReaderProgress;
 use highwater_runtime::{Batch, BoxError, Data, Epoch};
 use memchr::memchr_iter;
 
-use super::blocks::{Block, Framing, read_split};
-use super::discover::{self, Split};
+use super::blocks::{Block, Reading, read_split};
+use super::discover::{Place, Split};
 use super::format::{Parser, ReadFormat};
 use super::pace::Pace;
+use super::watch::FileFinder;
 
 /// So many blocks wait for the worker.
 const BLOCKS: usize = 4;
@@ -34,9 +36,10 @@ const ROWS: usize = 4096;
 
 /// Files, as the plan holds them.
 pub(crate) struct FileSource<T, F> {
-    pub(crate) pattern: String,
+    pub(crate) place: Place,
     pub(crate) format: F,
-    pub(crate) split_bytes: Option<u64>,
+    /// About how many bytes a record may have.
+    pub(crate) longest_record: usize,
     /// Records a second, over all workers.
     pub(crate) rate: Option<u64>,
     pub(crate) rows: PhantomData<fn() -> T>,
@@ -47,13 +50,21 @@ impl<T: Data, F: ReadFormat<T>> Source for FileSource<T, F> {
         &self,
         known: &[(String, SplitOffset)],
     ) -> Result<Vec<(String, SplitOffset)>, BoxError> {
-        let ids = discover::splits(&self.pattern, self.split_bytes, known)?;
-        Ok(ids.into_iter().map(|id| (id, SplitOffset::default())).collect())
+        self.place.splits(known)
+    }
+
+    fn finder(&self, context: FinderContext) -> Result<Option<Box<dyn Finder>>, BoxError> {
+        let Some(watch) = self.place.watch else { return Ok(None) };
+        Ok(Some(Box::new(FileFinder::start(self.place.clone(), watch, context))))
     }
 
     fn reader(&self, context: ReaderContext) -> Result<Box<dyn Reader>, BoxError> {
         let ReaderContext { env, waker, progress, malformed, rows, .. } = context;
-        let reader = FileReader::<T, _>::new(&self.format, &*env, waker, progress);
+        let Place { encoding, .. } = self.place;
+        let framing = self.format.framing();
+        let reading = Reading { framing, encoding, longest_record: self.longest_record };
+        let parser = self.format.parser();
+        let reader = FileReader::<T, _>::new(parser, reading, &*env, waker, progress);
         let pace = self.rate.map(|rate| Pace::new(env, rate));
         Ok(Box::new(FileReader { malformed, rows_at_once: ROWS.min(rows), pace, ..reader }))
     }
@@ -106,23 +117,23 @@ struct Present {
 }
 
 impl<T: Data, P: Parser<T>> FileReader<T, P> {
-    pub(crate) fn new<F: ReadFormat<T, Parser = P>>(
-        format: &F,
+    pub(crate) fn new(
+        parser: P,
+        reading: Reading,
         env: &dyn Env,
         waker: Waker,
         progress: ReaderProgress,
     ) -> Self {
         let (work, to_read) = channel();
         let (sender, blocks) = sync_channel(BLOCKS);
-        let framing = format.framing();
-        let read = move || read(&to_read, framing, &sender, &waker, &progress);
+        let read = move || read(&to_read, reading, &sender, &waker, &progress);
         env.spawn_thread("read-files", Box::new(read));
         FileReader {
             splits: Vec::new(),
             left: 0,
             work,
             blocks,
-            parser: format.parser(),
+            parser,
             malformed: MalformedRecords::default(),
             present: None,
             polled: 0,
@@ -136,7 +147,7 @@ impl<T: Data, P: Parser<T>> FileReader<T, P> {
 /// The reading thread. Ends when the reader is gone.
 fn read(
     work: &Receiver<Work>,
-    framing: Framing,
+    reading: Reading,
     sender: &SyncSender<Message>,
     waker: &Waker,
     progress: &ReaderProgress,
@@ -157,8 +168,8 @@ fn read(
                 gone = !send(Message::Block(number, block));
                 !gone
             };
-            let from = (offset.position, offset.records);
-            let read = read_split(&Split::parse(&id), from, framing, progress, &mut send_block);
+            let split = Split::parse(&id);
+            let read = read_split(&split, &offset, reading, progress, &mut send_block);
             if let Err(error) = read {
                 send(Message::Failed(error));
                 return;
@@ -271,6 +282,18 @@ fn parse<T: Data, P: Parser<T>>(
     limit: usize,
 ) -> Result<(Vec<T>, usize), BoxError> {
     let Progress { id, offset, moved } = progress;
+    *moved = true;
+    if let Some(length) = present.block.too_long {
+        let begin = present.block.data.len();
+        let reject = present.reject(id, 0, begin, offset.records + 1);
+        let error =
+            format!("longer than a record may be: {length} bytes (`longest_record` says how many)");
+        malformed.reject(Reject { error, ..reject })?;
+        present.at = begin;
+        offset.records += 1;
+        offset.position = present.block.position + length;
+        return Ok((Vec::new(), 0));
+    }
     let begin = present.at;
     let left = present.block.data.len() - begin;
     // A block rarely has room for as many rows as may be polled: 16 bytes is a short record.
@@ -291,7 +314,6 @@ fn parse<T: Data, P: Parser<T>>(
         offset.records += 1;
     }
     offset.position = present.block.position + present.at as u64;
-    *moved = true;
     let bytes = rows.len() * size_of::<T>() + (present.at - begin);
     Ok((rows, bytes))
 }

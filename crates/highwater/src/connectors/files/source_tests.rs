@@ -13,15 +13,17 @@ fn reader<T: Data, F: ReadFormat<T>>(
     splits: Vec<(String, SplitOffset)>,
     env: &dyn Env,
 ) -> FileReader<T, F::Parser> {
-    let mut reader = FileReader::new(&files.format, env, no_waker(), ReaderProgress::default());
+    let Files { encoding, longest_record, .. } = *files;
+    let reading = Reading { framing: files.format.framing(), encoding, longest_record };
+    let progress = ReaderProgress::default();
+    let mut reader = FileReader::new(files.format.parser(), reading, env, no_waker(), progress);
     reader.add(splits, 1).unwrap();
     reader
 }
 
 fn read_all<T: Data, F: ReadFormat<T>>(files: &Files<F>) -> Result<Vec<T>, BoxError> {
     let env = env();
-    let ids = discover::splits(files.path.to_str().unwrap(), files.split_bytes, &[])?;
-    drain(&mut reader(files, at_begin(&ids), env.as_ref()), env.as_ref())
+    drain(&mut reader(files, files.place().splits(&[])?, env.as_ref()), env.as_ref())
 }
 
 fn gzip(content: &[u8]) -> Vec<u8> {
@@ -68,12 +70,12 @@ proptest! {
         std::fs::write(&path, bytes).unwrap();
         let files = Files::text(&path).split_bytes(piece);
         let env = env();
-        let ids = discover::splits(path.to_str().unwrap(), files.split_bytes, &[]).unwrap();
+        let splits = files.place().splits(&[]).unwrap();
         let mut all = Vec::new();
-        for id in ids {
+        for (id, begin) in splits {
             let mut whole = Vec::new();
             // From the begin to its end, then from each record's offset.
-            let mut offsets = vec![SplitOffset::default()];
+            let mut offsets = vec![begin];
             let progress = |offset: &SplitOffset| vec![(id.clone(), offset.clone())];
             let mut one = reader(&files, progress(&offsets[0]), env.as_ref());
             one.rows_at_once = 1;
@@ -266,8 +268,8 @@ fn read_under<T: Data, F: ReadFormat<T>>(
     policy: Malformed,
 ) -> (Result<Both<T>, BoxError>, ReaderProgress) {
     let env = env();
-    let ids = discover::splits(files.path.to_str().unwrap(), files.split_bytes, &[]).unwrap();
-    let mut one = reader::<T, F>(files, at_begin(&ids), env.as_ref());
+    let splits = files.place().splits(&[]).unwrap();
+    let mut one = reader::<T, F>(files, splits, env.as_ref());
     let progress = ReaderProgress::default();
     one.malformed = MalformedRecords::new("in", policy, progress.clone());
     (drain_with_rejects(&mut one, env.as_ref()), progress)
@@ -316,4 +318,130 @@ fn ragged_csv_rows_are_malformed() {
         (Some(4), "CC,2,3", Some("expected 2 fields, as in the header, found 3")),
     ];
     assert_eq!(errors, expected);
+}
+
+#[test]
+fn utf_16_is_known_by_its_mark_and_other_encodings_by_name() {
+    let text = "carrier,delay\r\n\"Zürich\nÖ\",1\n😀,2\nBB,3";
+    let rows = flights(&[("Zürich\nÖ", 1), ("😀", 2), ("BB", 3)]);
+    let utf_16 = |bytes: fn(u16) -> [u8; 2]| -> Vec<u8> {
+        "\u{feff}".encode_utf16().chain(text.encode_utf16()).flat_map(bytes).collect()
+    };
+    let (_folder, path) = file("a.csv", "");
+    for content in [utf_16(u16::to_le_bytes), utf_16(u16::to_be_bytes)] {
+        std::fs::write(&path, &content).unwrap();
+        // Its bytes can't be cut at line ends.
+        let files = Files::csv(&path).split_bytes(10);
+        assert_eq!(read_all::<Flight, _>(&files).unwrap(), rows);
+        // It goes on from anywhere.
+        let (env, (id, begin)) = (env(), files.place().splits(&[]).unwrap().remove(0));
+        let mut one = reader::<Flight, Csv>(&files, vec![(id, begin)], env.as_ref());
+        one.rows_at_once = 2;
+        poll::<Flight>(&mut one, env.as_ref()).unwrap();
+        let mut rest = reader::<Flight, Csv>(&files, one.offsets(), env.as_ref());
+        assert_eq!(drain::<Flight>(&mut rest, env.as_ref()).unwrap(), rows[2..]);
+    }
+    std::fs::write(&path, b"carrier,delay\nZ\xFCrich,1\n").unwrap();
+    let files = Files::csv(&path).encoding("latin1");
+    assert_eq!(read_all::<Flight, _>(&files).unwrap(), flights(&[("Zürich", 1)]));
+    // The mark decides.
+    std::fs::write(&path, "\u{feff}carrier,delay\nZürich,1\n").unwrap();
+    assert_eq!(read_all::<Flight, _>(&files).unwrap(), flights(&[("Zürich", 1)]));
+}
+
+#[test]
+fn zstd_is_read_frame_by_frame() {
+    let content = "carrier,delay\nAA,1\nBB,2\n";
+    let frame = |text: &str| zstd::stream::encode_all(text.as_bytes(), 1).unwrap();
+    let zipped = [frame(&content[..16]), frame(&content[16..])].concat();
+    let (_folder, path) = file("a.csv.zst", "");
+    std::fs::write(&path, &zipped).unwrap();
+    let rows = flights(&[("AA", 1), ("BB", 2)]);
+    assert_eq!(read_all::<Flight, _>(&Files::csv(&path)).unwrap(), rows);
+    std::fs::write(&path, &zipped[..zipped.len() - 3]).unwrap();
+    let error = read_all::<Flight, _>(&Files::csv(&path)).unwrap_err().to_string();
+    assert!(error.contains("a.csv.zst"), "{error}");
+}
+
+#[test]
+fn a_record_that_is_too_long_is_malformed_and_takes_no_memory() {
+    let long = "x".repeat(3 << 20);
+    let (_folder, path) = file("a.txt", &format!("first\n{long}\nlast\n{long}"));
+    let files = Files::text(&path).longest_record(1 << 20);
+    let (both, _) = read_under::<String, _>(&files, Malformed::Reject);
+    let (rows, rejects) = both.unwrap();
+    assert_eq!(rows, ["first", "last"]);
+    let places: Vec<_> =
+        rejects.iter().map(|one| (one.record, one.line, one.position, one.text.len())).collect();
+    assert_eq!(places, [(2, Some(2), 6, 64 << 10), (4, Some(4), 6 + (3 << 20) + 6, 64 << 10)]);
+    assert!(rejects[0].error.contains(&format!("{} bytes", (3 << 20) + 1)), "{}", rejects[0].error);
+    let error = read_under::<String, _>(&files, Malformed::Fail).0.unwrap_err().to_string();
+    assert!(error.starts_with(&format!("{}:2 (record 2): longer than", path.display())), "{error}");
+}
+
+#[test]
+fn a_quote_that_nobody_closes_spoils_one_line() {
+    let many: String = (0..200_000).map(|n| format!("CC,{n}\n")).collect();
+    for rest in ["BB,2\n", &many] {
+        let content = format!("carrier,delay\n\"AA,1\n{rest}DD,4");
+        let (_folder, path) = file("a.csv", &content);
+        let files = Files::csv(&path).longest_record(300 << 10);
+        let (both, _) = read_under::<Flight, _>(&files, Malformed::Reject);
+        let (rows, rejects) = both.unwrap();
+        assert_eq!(rows.len(), rest.lines().count() + 1);
+        let told: Vec<_> = rejects.iter().map(|one| (one.line, &*one.text, &*one.error)).collect();
+        assert_eq!(told, [(Some(2), "\"AA,1", "a quote is not closed")]);
+    }
+}
+
+/// What becomes of a file that isn't what it was when it was found.
+#[test]
+fn a_file_that_is_another_than_was_found_is_refused() {
+    let (folder, path) = file("a.txt", "one\ntwo\nthree\n");
+    let files = Files::text(&path);
+    let env = env();
+    let found = files.place().splits(&[]).unwrap();
+    let mut one = reader(&files, found, env.as_ref());
+    one.rows_at_once = 1;
+    poll::<String>(&mut one, env.as_ref()).unwrap();
+    let read = one.offsets();
+    let go_on = || drain::<String>(&mut reader(&files, read.clone(), env.as_ref()), env.as_ref());
+    assert_eq!(go_on().unwrap(), ["two", "three"]);
+    for other in ["one\ntwo\n", "one\ntwo\nthree\nfour\n", "one\nTWO\nthree\n", ""] {
+        // In place, and by another file of that name.
+        std::fs::write(&path, other).unwrap();
+        let error = go_on().unwrap_err().to_string();
+        let expected = format!("{} is not the file any more that was found", path.display());
+        assert!(error.starts_with(&expected) && error.contains("1 records"), "{error}");
+        let new = folder.path().join("new");
+        std::fs::write(&new, other).unwrap();
+        std::fs::rename(&new, &path).unwrap();
+        assert!(go_on().is_err());
+    }
+    // A copy is as good.
+    std::fs::write(&path, "one\ntwo\nthree\n").unwrap();
+    assert_eq!(go_on().unwrap(), ["two", "three"]);
+    std::fs::remove_file(&path).unwrap();
+    assert!(go_on().unwrap_err().to_string().contains("a.txt"));
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_is_refused() {
+    let line = "x".repeat(1000) + "\n";
+    let (_folder, path) = file("a.txt", &line.repeat(4000));
+    let files = Files::text(&path);
+    let env = env();
+    for change in ["append", "shrink"] {
+        let found = files.place().splits(&[]).unwrap();
+        // The thread can't have come to the end: only so many blocks wait for the worker.
+        let mut one = reader(&files, found, env.as_ref());
+        poll::<String>(&mut one, env.as_ref()).unwrap();
+        let mut to_change = std::fs::File::options().append(true).open(&path).unwrap();
+        match change {
+            "append" => to_change.write_all(b"more\n").unwrap(),
+            _ => to_change.set_len(3_900_000).unwrap(),
+        }
+        let error = drain::<String>(&mut one, env.as_ref()).unwrap_err().to_string();
+        assert!(error.contains("was changed while it was being read"), "{error}");
+    }
 }

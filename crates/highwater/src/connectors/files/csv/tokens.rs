@@ -23,15 +23,26 @@ pub(crate) fn last_record_end(data: &[u8], delimiter: u8) -> Option<usize> {
 
 /// The end of the first record in `data`, behind its line end; none if it isn't whole.
 pub(crate) fn record_end(data: &[u8], delimiter: u8) -> Option<usize> {
+    find_end(data, delimiter).ok()
+}
+
+/// What a record lacks.
+enum Lacks {
+    LineEnd,
+    /// The quote that closes another, and so the line end.
+    Quote,
+}
+
+fn find_end(data: &[u8], delimiter: u8) -> Result<usize, Lacks> {
     let mut at = 0;
     loop {
-        let found = at + memchr2(QUOTE, b'\n', &data[at..])?;
+        let found = memchr2(QUOTE, b'\n', &data[at..]).ok_or(Lacks::LineEnd)? + at;
         if data[found] == b'\n' {
-            return Some(found + 1);
+            return Ok(found + 1);
         }
         at = found + 1;
         if found == 0 || data[found - 1] == delimiter {
-            at = behind_quotes(data, at)?;
+            at = behind_quotes(data, at).ok_or(Lacks::Quote)?;
         }
     }
 }
@@ -95,20 +106,28 @@ pub(crate) struct Tokens {
     unquoted: Vec<u8>,
     /// Whether `unquoted` holds the record's bytes.
     quoted: bool,
+    /// Whether a quote isn't closed.
+    unclosed: bool,
 }
 
 impl Tokens {
     /// Splits the first record of `data` into fields, and gives its length with its line end. `quotes` says whether there
-    /// may be quotes.
+    /// may be quotes. If one isn't closed the record ends with its first line, and has no fields.
     #[inline]
     pub(crate) fn split(&mut self, data: &[u8], delimiter: u8, quotes: bool) -> usize {
         self.ends.clear();
         self.quoted = false;
+        self.unclosed = false;
         if quotes {
-            // The last record of a file may lack its line end; what looks like one is then within quotes.
-            let end = record_end(data, delimiter);
-            let length = end.unwrap_or(data.len());
-            let line = if end.is_some() { without_line_end(&data[..length]) } else { data };
+            let (length, line) = match find_end(data, delimiter) {
+                Ok(length) => (length, without_line_end(&data[..length])),
+                // The last record of a file; what looks like a line end is within quotes.
+                Err(Lacks::LineEnd) => (data.len(), data),
+                Err(Lacks::Quote) => {
+                    self.unclosed = true;
+                    return memchr(b'\n', data).map_or(data.len(), |at| at + 1);
+                }
+            };
             if memchr(QUOTE, line).is_some() {
                 self.split_quoted(line, delimiter);
                 return length;
@@ -184,6 +203,12 @@ impl Tokens {
             self.unquoted.push(delimiter);
             at = end + 1;
         }
+    }
+
+    /// Whether the record that was split has a quote that isn't closed.
+    #[inline]
+    pub(crate) fn is_unclosed(&self) -> bool {
+        self.unclosed
     }
 
     /// The record that was split from the begin of `data`.
