@@ -86,10 +86,8 @@ enum Own {
 enum Sent {
     /// It was sent once.
     Once,
-    /// It was sent again, and was there, from an earlier time or this one.
-    Found,
-    /// It was sent again, and wasn't there. An earlier one may have arrived unseen, and been collected by a successor.
-    Again,
+    /// It was sent again: an earlier one may have arrived unseen, and been collected by a successor.
+    Repeated,
 }
 
 /// An append that came to no end.
@@ -295,13 +293,8 @@ impl Log {
         }
         let fenced = |by| Err(AppendError::Fenced { path: self.shown(&name), by });
         match self.send(entry, &bytes).await? {
-            Ok(sent @ (Sent::Found | Sent::Again))
-                if let Some(by) = self.taken_over(entry.attempt).await? =>
-            {
-                // Invariant 1: nobody stands above a number that was free, so a successor has collected it, and what it names.
-                if sent == Sent::Again {
-                    self.delete(std::slice::from_ref(&name)).await?;
-                }
+            // Whether a successor has collected it or goes on from it isn't known: it is left for the successor to collect.
+            Ok(Sent::Repeated) if let Some(by) = self.taken_over(entry.attempt).await? => {
                 fenced(by)
             }
             Ok(_) => {
@@ -341,12 +334,12 @@ impl Log {
                     Err(_) => ReadBack::Unreachable,
                 },
             };
-            let sent = |repeated| if tries.made == 0 { Sent::Once } else { repeated };
+            let sent = if tries.made == 0 { Sent::Once } else { Sent::Repeated };
             match after_append(outcome, &read_back, &entry.nonce) {
-                Appended::Done if outcome == Outcome::Written => return Ok(Ok(sent(Sent::Again))),
+                Appended::Done if outcome == Outcome::Written => return Ok(Ok(sent)),
                 // It was read, not answered: it may have been named, but not yet synced.
                 Appended::Done => match self.store.make_durable(&path).await {
-                    Ok(()) => return Ok(Ok(sent(Sent::Found))),
+                    Ok(()) => return Ok(Ok(sent)),
                     Err(error) => why = error.to_string(),
                 },
                 Appended::Fenced => {

@@ -235,7 +235,7 @@ fn stale_and_failed_lists_are_seen_through() {
 }
 
 #[test]
-fn an_append_repeated_after_its_collection_is_taken_back() {
+fn an_append_repeated_after_its_collection_is_not_taken_for_committed() {
     run(async {
         let store = memory();
         let (log, faulty) = open_faulty(&store, 1);
@@ -253,7 +253,8 @@ fn an_append_repeated_after_its_collection_is_taken_back() {
         let error = commit(&log, 0, None, |_| {}).await.unwrap_err();
         assert!(matches!(error, AppendError::Fenced { .. }), "{error}");
         let left: Vec<u64> = log.read().await.unwrap().entries.into_keys().collect();
-        assert_eq!((left, faulty.left()), (vec![0, 2, 3], 0));
+        // It is back, for the successor to collect once more.
+        assert_eq!((left, faulty.left()), (vec![0, 1, 2, 3], 0));
     });
 }
 
@@ -272,6 +273,27 @@ fn an_append_that_a_successor_goes_on_from_stays() {
             assert_eq!(started.base(&whole(), true), Base::Checkpoint(1));
         };
         faulty.next(Request::Put, &names::entry(1), Fault::First(Box::pin(overtake)));
+        let error = commit(&log, 0, None, |_| {}).await.unwrap_err();
+        assert!(matches!(error, AppendError::Fenced { .. }), "{error}");
+        let left: Vec<u64> = log.read().await.unwrap().entries.into_keys().collect();
+        assert_eq!((left, faulty.left()), (vec![0, 1, 2], 0));
+    });
+}
+
+#[test]
+fn an_append_that_was_overtaken_when_it_had_succeeded_stays() {
+    run(async {
+        let store = memory();
+        let (log, faulty) = open_faulty(&store, 1);
+        log.start(2, false).await.unwrap();
+        // The first one doesn't arrive, the second does, and then a successor goes on from it.
+        faulty.next(Request::Put, &names::entry(1), Fault::Before);
+        let successor = open(&store, 2);
+        let overtake = async move {
+            let started = successor.start(2, false).await.unwrap();
+            assert_eq!(started.base(&whole(), true), Base::Checkpoint(1));
+        };
+        faulty.next(Request::Get, &names::entry(2), Fault::First(Box::pin(overtake)));
         let error = commit(&log, 0, None, |_| {}).await.unwrap_err();
         assert!(matches!(error, AppendError::Fenced { .. }), "{error}");
         let left: Vec<u64> = log.read().await.unwrap().entries.into_keys().collect();
