@@ -91,6 +91,10 @@ pub enum Op {
     UpdateState,
     /// `update_state_by_key` that removes state: the sum of all values, of which whole fours are forgotten.
     UpdateRemoving,
+    /// Windows by event time: the rows that they use and those that are late.
+    Windows(i64),
+    /// A process function with timers by event time and by the clock: the rows of which they tell.
+    Timers(i64),
     /// A table that takes the rows of every checkpoint in one transaction.
     Write {
         /// Or at least once.
@@ -247,6 +251,8 @@ impl Graph {
             Op::MaxBy,
             Op::UpdateState,
             Op::UpdateRemoving,
+            Op::Windows(number),
+            Op::Timers(number),
         ]);
         if op == Op::Ordered && !self.nodes[from.0].ordered {
             op = Op::Number;
@@ -288,6 +294,8 @@ impl Op {
                 | Op::MaxBy
                 | Op::UpdateState
                 | Op::UpdateRemoving
+                | Op::Windows(_)
+                | Op::Timers(_)
                 | Op::Latest
                 | Op::Largest
         )
@@ -334,6 +342,6 @@ mod tests {
             }
             assert!(graph.nodes.iter().any(|node| matches!(node.op, Op::Write { .. })));
         }
-        assert_eq!(seen.len(), 30, "{seen:?}");
+        assert_eq!(seen.len(), 32, "{seen:?}");
     }
 }

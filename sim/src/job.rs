@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::graph::{Graph, Op, Output, Row};
 use crate::source::{Found, SimSource};
 use crate::table::Table;
+use crate::timed;
 
 /// The sinks' tables, by the number of the sink's node.
 pub type Tables = BTreeMap<usize, Table>;
@@ -178,6 +179,8 @@ fn keyed(op: Op, uid: &str, input: &Stream<Row>) -> Stream<Row> {
             };
             rows.update_state_by_key(update).uid(uid).map(|(key, rest)| told(key, rest))
         }
+        Op::Windows(number) => timed::windows(uid, input, number).map(|(key, n)| told(key, n)),
+        Op::Timers(number) => timed::timers(uid, input, number).map(|(key, n)| told(key, n)),
         other => unreachable!("{other:?} is no operator on keys"),
     }
 }

@@ -15,4 +15,5 @@ pub mod replay;
 pub mod source;
 pub mod state;
 pub mod table;
+pub mod timed;
 pub mod trial;

@@ -1,0 +1,103 @@
+//! Windows and timers in random jobs.
+//!
+//! Which rows are late depends on timing. But every row is used or late, and that once: so what windows or timers tell and what is late come
+//! together to the number of rows of each key.
+
+use highwater::time::millis;
+use highwater::{
+    BoxError, Context, KeyedStream, Process, Session, States, Stream, Timers, Timestamp, Tumbling,
+    Value, Watermark,
+};
+
+use crate::graph::Row;
+
+/// When a row happened, in milliseconds: rows of a split are somewhat out of order.
+fn time_of(row: &Row) -> i64 {
+    i64::from(row.seq) * 10 + row.value
+}
+
+/// Gives rows their times. Some are more out of order than is allowed for, and silent splits aren't always waited for.
+fn timed(uid: &str, input: &Stream<Row>, number: i64) -> KeyedStream<u32, Row> {
+    let mut watermark = Watermark::bounded(millis(10 * number as u64));
+    if number % 3 == 0 {
+        watermark = watermark.idle_after(millis(5));
+    }
+    let timed = input.event_time(time_of, watermark).uid(&format!("{uid}-time"));
+    timed.key_by(|row| row.key)
+}
+
+/// The number of rows of each key, from what windows count and what is late.
+pub fn windows(uid: &str, input: &Stream<Row>, number: i64) -> Stream<(u32, i64)> {
+    let rows = timed(uid, input, number);
+    let length = millis(20 * number as u64);
+    let windows = match number % 2 {
+        0 => rows.window(Tumbling::of(length)),
+        _ => rows.window(Session::with_gap(length)),
+    };
+    let counts = windows.count().uid(uid);
+    let late = counts.late().map(|(key, _)| (key, 1));
+    let used = counts.map(|window| (window.key, window.value as i64));
+    used.union(&late).keyed().sum(|count| count).uid(&format!("{uid}-sum"))
+}
+
+/// The number of rows of each key, from what timers tell.
+pub fn timers(uid: &str, input: &Stream<Row>, number: i64) -> Stream<(u32, i64)> {
+    let counts = timed(uid, input, number).process(Now::declare).uid(uid).main();
+    counts.keyed().sum(|count| count).uid(&format!("{uid}-sum"))
+}
+
+/// Counts rows, and tells how many there have been when event time has gone on for a while, or the clock.
+struct Now {
+    count: Value<i64>,
+    /// The present event timer, which is put off when a row comes.
+    at: Value<i64>,
+    soon: Timers,
+    clock: Timers,
+}
+
+impl Process for Now {
+    type Key = u32;
+    type In = Row;
+    type Out = (u32, i64);
+
+    fn declare(states: &mut States<Self>) -> Self {
+        Now {
+            count: states.value("count"),
+            at: states.value("at"),
+            soon: states.event_timers("soon"),
+            clock: states.clock_timers("clock"),
+        }
+    }
+
+    fn record(&mut self, row: Row, cx: &mut Context<Self>) -> Result<(), BoxError> {
+        let count = self.count.get(cx).unwrap_or_default() + 1;
+        self.count.set(cx, count);
+        let mut next = (time_of(&row) / 50 + 1) * 50;
+        if let Some(at) = self.at.get(cx) {
+            assert!(self.soon.delete(cx, at), "the timer is there until it is due");
+            next = next.max(at);
+        }
+        self.at.set(cx, next);
+        self.soon.set(cx, next);
+        if count % 7 == 0 {
+            let clock = cx.clock().ok_or("a function with timers knows the clock")?;
+            self.clock.set(cx, clock + millis(3));
+        }
+        Ok(())
+    }
+
+    fn timer(
+        &mut self,
+        timers: Timers,
+        _: Timestamp,
+        cx: &mut Context<Self>,
+    ) -> Result<(), BoxError> {
+        if timers == self.soon {
+            self.at.clear(cx);
+        }
+        if let Some(count) = self.count.take(cx) {
+            cx.emit((*cx.key(), count));
+        }
+        Ok(())
+    }
+}
