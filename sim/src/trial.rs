@@ -194,6 +194,7 @@ fn settings(seed: u64, attempt: usize) -> Settings {
         retained: 1 + (of_job >> 8) as usize % 3,
         unpublished: if random.chance(200) { 1 } else { 30 },
         fresh: false,
+        care: Default::default(),
         exchange_bytes: true,
     }
 }

@@ -49,7 +49,7 @@ pub use highwater_env as env;
 pub use highwater_runtime::{Control, Outcome, Settings, Trigger, observe};
 pub use options::Options;
 pub use run::{Runner, run};
-pub use supervise::Restart;
+pub use supervise::{FailingRecord, Restart};
 
 /// What most jobs import.
 pub mod prelude {

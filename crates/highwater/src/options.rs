@@ -6,7 +6,7 @@ use clap::Args;
 use highwater_runtime::cluster::Place;
 use highwater_runtime::{Settings, Trigger};
 
-use crate::{Error, Restart};
+use crate::{Error, FailingRecord, Restart};
 
 /// The options that every job has. A program with options of its own flattens these into them.
 ///
@@ -53,6 +53,10 @@ pub struct Options {
     /// Where checkpoints are kept: a folder, `s3://bucket/prefix`, or `memory:` (by default `.highwater/` and the name of the job).
     #[arg(long, env = "HIGHWATER_CHECKPOINTS", value_name = "LOCATION")]
     pub checkpoints: Option<String>,
+
+    /// What becomes of a record that makes the job fail every time: the job ends and names it, or goes on without it.
+    #[arg(long, value_enum, default_value = "end")]
+    pub failing_record: FailingRecord,
 
     /// How often a checkpoint is taken, at the most.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = some_time)]

@@ -71,6 +71,9 @@ pub struct Runner {
 
 type Watch = Box<dyn FnOnce(&Control)>;
 
+/// How often a checkpoint is taken in an attempt that looks for the record that makes the job fail.
+const CAREFUL_INTERVAL: std::time::Duration = std::time::Duration::from_millis(100);
+
 impl fmt::Debug for Runner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Runner({})", self.name)
@@ -132,6 +135,7 @@ impl Runner {
         };
         let restarted = begin.as_ref().is_some_and(|begin| begin.restarts > 0);
         let begun = begin.as_ref().is_some_and(|begin| begin.begun);
+        let care = begin.as_ref().map(|begin| begin.care.clone()).unwrap_or_default();
         let graph = Job::new();
         job(&graph);
         let plan = graph.into_plan();
@@ -173,7 +177,13 @@ impl Runner {
             }
         };
         // `--fresh` forgets what was before the job was started, not what its own attempts have done.
-        let settings = Settings { fresh: options.fresh && !begun, ..options.settings() };
+        let mut settings = Settings { fresh: options.fresh && !begun, ..options.settings() };
+        settings.care = care;
+        if settings.care.one_at_a_time {
+            // What is passed is not to be read with care again.
+            settings.checkpoint_interval =
+                settings.checkpoint_interval.map(|interval| interval.min(CAREFUL_INTERVAL));
+        }
         let outcome = match place {
             Some(place) => {
                 let env = env.clone();

@@ -27,7 +27,8 @@ fn main() -> highwater::Result<()> {
         ("a_zombie_of_a_cluster_changes_nothing", a_zombie_of_a_cluster_changes_nothing),
         ("of_two_supervisors_one_goes_on", of_two_supervisors_one_goes_on),
         ("processes_that_do_not_fit_are_refused", processes_that_do_not_fit_are_refused),
-        ("a_panic_that_always_comes_ends_the_job", a_panic_that_always_comes_ends_the_job),
+        ("a_record_that_always_fails_is_named", a_record_that_always_fails_is_named),
+        ("a_record_that_always_fails_is_left_out", a_record_that_always_fails_is_left_out),
         ("a_killed_supervisor_takes_its_processes_with_it", a_killed_supervisor),
     ])
 }
@@ -271,16 +272,36 @@ fn processes_that_do_not_fit_are_refused() {
     assert_exact(folder, 3_000);
 }
 
-fn a_panic_that_always_comes_ends_the_job() {
-    let folder = tempfile::tempdir().unwrap();
-    let child = job(folder.path(), Some(3_000), 0).env(program::PANIC, "1").spawn().unwrap();
-    let output = child.wait_with_output().unwrap();
-    let why = said(&output);
-    assert_eq!(output.status.code(), Some(1), "{why}");
-    assert!(why.contains("a panic at") && why.contains("row 1000 is bad"), "{why}");
-    assert!(why.contains("isn't started again"), "{why}");
-    finish(job(folder.path(), Some(3_000), 0).spawn().unwrap());
-    assert_exact(folder.path(), 3_000);
+/// Row 333 of split 1 of 3 is number 1000, its record 334.
+fn a_record_that_always_fails_is_named() {
+    for (when, processes) in [("early", "1"), ("late", "1"), ("late", "2")] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut job_of = job(folder.path(), Some(30_000), 0);
+        let child = job_of.args(["--processes", processes]).env(program::PANIC, when);
+        let output = child.spawn().unwrap().wait_with_output().unwrap();
+        let why = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{why}");
+        let record =
+            "record 334 of split `1-of-3` of the source `numbers` makes the job fail: a panic at";
+        assert!(why.contains(record) && why.contains("number 1000 is bad"), "{why}");
+        finish(job(folder.path(), Some(30_000), 0).spawn().unwrap());
+        assert_exact(folder.path(), 30_000);
+    }
+}
+
+fn a_record_that_always_fails_is_left_out() {
+    for (when, processes) in [("early", "2"), ("late", "1")] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut job = job(folder.path(), Some(30_000), 0);
+        let job = job.args(["--processes", processes, "--failing-record", "skip"]);
+        let said = finish(job.env(program::PANIC, when).spawn().unwrap());
+        assert!(said.contains("the job goes on without it"), "{said}");
+        assert!(said.contains("1 bad record skipped"), "{said}");
+        let mut numbers = rows(&folder.path().join("out/numbers"));
+        numbers.sort_unstable();
+        let expected: Vec<u64> = (0..30_000).filter(|number| *number != 1000).collect();
+        assert!(numbers == expected, "every number but that one, once");
+    }
 }
 
 fn a_killed_supervisor() {

@@ -12,10 +12,14 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use highwater_env::Env;
 use tokio::sync::Notify;
 
+use crate::careful::Span;
 use crate::cluster::{Signal, Watch};
 use crate::connector::Waker;
 use crate::observe::{JobStatus, Leads, Observed, ProcessStatus, State};
 use crate::{Error, Settings};
+
+/// Is told what is on its way.
+type OnSuspect = Box<dyn Fn(&Span) + Send + Sync>;
 
 /// One attempt at running a job, on one process.
 pub struct Attempt {
@@ -41,6 +45,10 @@ pub struct Attempt {
     settled_interval: AtomicU32,
     committed_interval: AtomicU32,
     unpublished: AtomicUsize,
+    /// No more care is needed.
+    relaxed: AtomicBool,
+    /// Is told what is on its way, in a careful attempt.
+    suspected: OnceLock<OnSuspect>,
     /// The other processes, if there are any.
     others: OnceLock<Weak<Watch>>,
 }
@@ -70,6 +78,8 @@ impl Attempt {
             settled_interval: AtomicU32::new(0),
             committed_interval: AtomicU32::new(0),
             unpublished: AtomicUsize::new(0),
+            relaxed: AtomicBool::new(false),
+            suspected: OnceLock::new(),
             others: OnceLock::new(),
         }
     }
@@ -207,6 +217,18 @@ impl Attempt {
         self.settled_interval.load(Ordering::SeqCst)
     }
 
+    /// Whether only one batch may be on its way.
+    pub(crate) fn is_careful(&self) -> bool {
+        self.settings.care.one_at_a_time && !self.relaxed.load(Ordering::Relaxed)
+    }
+
+    /// These records are on their way, alone.
+    pub(crate) fn suspect(&self, span: &Span) {
+        if let Some(suspected) = self.suspected.get() {
+            suspected(span);
+        }
+    }
+
     pub(crate) fn set_unpublished(&self, checkpoints: usize) {
         self.unpublished.store(checkpoints, Ordering::SeqCst);
     }
@@ -245,6 +267,17 @@ impl Control {
         }
         self.0.checkpoint_requested.store(true, Ordering::SeqCst);
         self.0.wake_pacer();
+    }
+
+    /// In a careful attempt, has `told` called with what is on its way, before anything is done with it; on a worker's thread. Only the first
+    /// call counts.
+    pub fn on_suspect(&self, told: impl Fn(&Span) + Send + Sync + 'static) {
+        self.0.suspected.set(Box::new(told)).ok();
+    }
+
+    /// Ends the care with which the attempt reads.
+    pub fn relax(&self) {
+        self.0.relaxed.store(true, Ordering::Relaxed);
     }
 
     /// The highest interval that a committed checkpoint covers; 0 before the first.

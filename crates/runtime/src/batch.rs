@@ -208,6 +208,19 @@ impl Batch {
         self.split.as_ref()
     }
 
+    /// Its rows, for people: as JSON, as far as they can be written so.
+    pub(crate) fn shown(&self) -> String {
+        let Repr::Rows(rows) = &self.repr else { return String::new() };
+        let encoded = rows.encode().ok();
+        let value =
+            encoded.and_then(|bytes| rmp_serde::from_slice::<serde_json::Value>(&bytes).ok());
+        match value {
+            Some(serde_json::Value::Array(rows)) if rows.len() == 1 => rows[0].to_string(),
+            Some(value) => value.to_string(),
+            None => String::new(),
+        }
+    }
+
     /// How many rows it has.
     pub fn len(&self) -> usize {
         match &self.repr {

@@ -173,6 +173,12 @@ pub trait Reader {
     /// Ends the attempt: says where the bad record is.
     fn poll(&mut self, epoch: Epoch) -> Result<Polled, BoxError>;
 
+    /// So many rows are wanted at once from now on, at the most. Asked for only while a record is looked for that makes the job fail; a reader that
+    /// can't hold to it leaves it unknown which record of a batch that is.
+    fn limit_rows(&mut self, rows: usize) {
+        let _ = rows;
+    }
+
     /// The split that the rows polled last come from, all of them. Event time goes by splits.
     fn split(&self) -> &str;
 

@@ -6,10 +6,11 @@
 //! - [`time`](Epoch), [`batch`]: what travels. - [`plan`], [`operator`], [`connector`]: what a job is made of.
 //! - `dataflow`: one worker's part of it, on timely. - `recover`, `graph`, `commit`: the two ends of a checkpoint's life,
 //!   as tasks around the commit log. - [`attempt`]: what they share. - [`observe`]: what people see of it all.
-//! - [`cluster`]: several processes that run one attempt together.
+//! - [`cluster`]: several processes that run one attempt together. - [`careful`]: finding the record that makes a job fail.
 
 pub mod attempt;
 pub mod batch;
+pub mod careful;
 pub mod cluster;
 mod commit;
 pub mod connector;

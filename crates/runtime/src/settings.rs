@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use highwater_state::DEFAULT_KEY_GROUPS;
 
+use crate::careful::Care;
+
 /// How a job runs. Nothing here changes its results.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -29,6 +31,8 @@ pub struct Settings {
     pub unpublished: usize,
     /// Start over, forgetting everything.
     pub fresh: bool,
+    /// How carefully sources read, when a record makes the job fail.
+    pub care: Care,
     /// Rows go from worker to worker as bytes, as they do between processes, and not as they are: for tests.
     pub exchange_bytes: bool,
 }
@@ -78,6 +82,7 @@ impl Default for Settings {
             retained: 3,
             unpublished: 30,
             fresh: false,
+            care: Care::default(),
             exchange_bytes: false,
         }
     }

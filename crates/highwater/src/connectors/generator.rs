@@ -225,6 +225,10 @@ impl<T: Data, F: Fn(u64) -> T + Send + Sync + 'static> Reader for GeneratorReade
         Ok(Polled::Rows(batch, bytes))
     }
 
+    fn limit_rows(&mut self, rows: usize) {
+        self.rows = rows as u64;
+    }
+
     fn split(&self) -> &str {
         &self.splits[self.present].id
     }

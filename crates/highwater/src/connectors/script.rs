@@ -240,6 +240,10 @@ impl<T: Data, M: Marks> Reader for ScriptReader<T, M> {
         }
     }
 
+    fn limit_rows(&mut self, rows: usize) {
+        self.rows = rows;
+    }
+
     fn split(&self) -> &str {
         SPLIT
     }

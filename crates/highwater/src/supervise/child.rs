@@ -78,6 +78,10 @@ impl Supervisor {
                             control.stop();
                         }
                     }
+                    Some(Order::Relax) => {
+                        let steering = steering.lock().unwrap_or_else(PoisonError::into_inner);
+                        steering.control.iter().for_each(Control::relax);
+                    }
                     Some(Order::Begin(_)) => {}
                     // The supervisor is gone. Nothing committed is lost, and whoever starts the job again is in charge.
                     None => std::process::exit(ORPHANED),
@@ -104,6 +108,8 @@ impl Supervisor {
             }
         }
         self.say(&Word::Begun);
+        // A careful attempt waits for the supervisor to know, and is slow anyway: one write to a socket on this machine.
+        control.on_suspect(|span| self.say(&Word::Suspect(span.clone())));
         let control = control.clone();
         let env = control.env().clone();
         let task = async move {
@@ -112,7 +118,7 @@ impl Supervisor {
                 let checkpoints = control.observed().checkpoints();
                 if checkpoints > seen {
                     seen = checkpoints;
-                    self.say(&Word::Progress);
+                    self.say(&Word::Progress { records: control.observed().records_in() });
                 }
                 control.env().sleep(PROGRESS).await;
             }
@@ -129,7 +135,7 @@ impl Supervisor {
             }
             Err(error) => {
                 let sort = error.engine().map_or(Sort::Final, Sort::of);
-                self.say(&Word::Failed { sort, why: error.to_string() });
+                self.failed(sort, error.to_string());
                 1
             }
         };
@@ -139,8 +145,16 @@ impl Supervisor {
     /// Reports a panic, before the process aborts.
     pub(crate) fn panicked(message: &str) {
         if let Some(supervisor) = SUPERVISOR.get() {
-            supervisor.say(&Word::Failed { sort: Sort::Again, why: message.to_owned() });
+            supervisor.failed(Sort::OfTheJob, message.to_owned());
         }
+    }
+
+    fn failed(&self, sort: Sort, why: String) {
+        // Whoever panicked may hold the lock.
+        let records = self.steering.try_lock().ok().and_then(|steering| {
+            steering.control.as_ref().map(|control| control.observed().records_in())
+        });
+        self.say(&Word::Failed { sort, why, records: records.unwrap_or_default() });
     }
 
     fn say(&self, word: &Word) {

@@ -4,6 +4,7 @@
 
 use std::io::{self, BufRead, Write};
 
+use highwater_runtime::careful::{Care, Span};
 use highwater_runtime::{Error, Outcome};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,8 @@ pub(super) enum Order {
     Begin(Begin),
     /// Take a last checkpoint and end.
     Stop,
+    /// Read without care from now on.
+    Relax,
 }
 
 /// How an attempt begins.
@@ -31,6 +34,7 @@ pub(crate) struct Begin {
     pub(crate) last_failure: Option<String>,
     /// An earlier attempt has begun to work: what was to be forgotten at the start is forgotten.
     pub(crate) begun: bool,
+    pub(crate) care: Care,
 }
 
 /// From the process of an attempt.
@@ -40,12 +44,14 @@ pub(super) enum Word {
     Here { address: Option<String> },
     /// The workers begin.
     Begun,
-    /// A checkpoint was committed.
-    Progress,
+    /// In a careful attempt: these records are on their way, and nothing else.
+    Suspect(Span),
+    /// A checkpoint was committed; so many records were read by then.
+    Progress { records: u64 },
     /// It came to its regular end.
     Ended(Outcome),
     /// It has failed; nothing else follows.
-    Failed { sort: Sort, why: String },
+    Failed { sort: Sort, why: String, records: u64 },
 }
 
 /// What a failure means for the supervisor.

@@ -10,7 +10,8 @@
 //!              ──begin, stop──▶
 //! ```
 //!
-//! - [`restart`](Restart): when to start again. - `messages`: the words. - `child`: the process of an attempt.
+//! - [`restart`](Restart): when to start again. - `suspicion`: which record makes the job fail. - `messages`: the words.
+//! - `child`: the process of an attempt.
 //!
 //! Code before [`run`](fn@crate::run) runs in all of them; code behind it in the supervisor alone.
 
@@ -19,6 +20,7 @@
 mod child;
 mod messages;
 mod restart;
+mod suspicion;
 
 use std::io::BufReader;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -29,13 +31,24 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use highwater_env::Env;
+use highwater_runtime::careful::Span;
 use highwater_runtime::{BoxError, Outcome};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGKILL, SIGTERM};
 
 use self::messages::{Order, SOCKET_VARIABLE, Sort, Word};
 use self::restart::{Decision, Failure};
+use self::suspicion::{Seen, Suspicion};
 use crate::voice::Voice;
 use crate::{Error, Options, Result};
+
+/// What becomes of a record that makes the job fail every time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum FailingRecord {
+    /// The job ends, and names it.
+    End,
+    /// The job goes on without it, and says so.
+    Skip,
+}
 
 pub(crate) use child::Supervisor;
 pub(crate) use messages::Begin;
@@ -64,7 +77,17 @@ struct Process {
 /// How an attempt went.
 enum Attempt {
     Ended(Outcome),
-    Failed { sort: Sort, why: String, progressed: bool },
+    Failed(Failed),
+}
+
+/// How an attempt failed.
+struct Failed {
+    sort: Sort,
+    why: String,
+    /// A checkpoint was committed in it.
+    progressed: bool,
+    /// The job itself failed: nobody killed it from outside, no other process and no store was lost.
+    of_the_job: bool,
 }
 
 /// Runs the job in processes of its own until it ends, or is not to be started again.
@@ -77,8 +100,20 @@ pub(crate) fn run(
     let (events, receiver) = channel();
     catch_signals(env, events.clone())?;
     let folder = Folder::new(env)?;
-    let mut job =
-        Job { voice, options, env, folder, events, receiver, stopping: false, begun: false };
+    let mut job = Job {
+        name,
+        voice,
+        options,
+        env,
+        folder,
+        events,
+        receiver,
+        stopping: false,
+        begun: false,
+        suspicion: Suspicion::default(),
+        suspect: None,
+        records_at_failure: 0,
+    };
     let began = env.monotonic();
     let mut failures: Vec<Failure> = Vec::new();
     loop {
@@ -86,19 +121,25 @@ pub(crate) fn run(
         let attempt = job.attempt(failures.len() as u64, last)?;
         let (why, delay) = match attempt {
             Attempt::Ended(outcome) => return Ok(outcome),
-            Attempt::Failed { sort: Sort::Final, why, .. } => return Err(error(why)),
-            Attempt::Failed { sort: Sort::OfTheJob, why, .. } if !job.begun => {
+            Attempt::Failed(Failed { sort: Sort::Final, why, .. }) => return Err(error(why)),
+            Attempt::Failed(Failed { sort: Sort::OfTheJob, why, .. }) if !job.begun => {
                 return Err(error(why));
             }
-            Attempt::Failed { why, .. } if job.stopping => {
+            Attempt::Failed(Failed { why, .. }) if job.stopping => {
                 return Err(error(format!(
                     "{why}\n  it was being stopped and isn't started again; nothing committed is lost"
                 )));
             }
-            Attempt::Failed { sort: Sort::NotTogether, why, .. } => (why, NOT_TOGETHER),
-            Attempt::Failed { sort: Sort::Again | Sort::OfTheJob, why, progressed } => {
+            Attempt::Failed(Failed { sort: Sort::NotTogether, why, .. }) => (why, NOT_TOGETHER),
+            Attempt::Failed(Failed { why, progressed, of_the_job, .. }) => {
+                let suspect = job.suspect.take();
+                let seen = Seen { why: &why, progressed, of_the_job, suspect };
+                if let Some(record) = job.suspicion.failed(&seen) {
+                    job.accuse(record, &why)?;
+                    failures.clear();
+                }
                 let at = env.monotonic() - began;
-                failures.push(Failure { at, why: why.clone(), progressed });
+                failures.push(Failure { at, why: why.clone(), progressed, of_the_job });
                 match options.restart.decide(&failures, (env.random() % 100) as u32) {
                     Decision::After(delay) => (why, delay),
                     Decision::GiveUp(reason) => {
@@ -124,6 +165,7 @@ fn error(why: String) -> Error {
 }
 
 struct Job<'a> {
+    name: &'a str,
     voice: &'a Voice,
     options: &'a Options,
     env: &'a Arc<dyn Env>,
@@ -133,6 +175,11 @@ struct Job<'a> {
     stopping: bool,
     /// The workers of an attempt have begun.
     begun: bool,
+    suspicion: Suspicion,
+    /// What is on its way, in a careful attempt.
+    suspect: Option<Span>,
+    /// How many records the last attempt had read when it failed.
+    records_at_failure: u64,
 }
 
 impl Job<'_> {
@@ -149,8 +196,8 @@ impl Job<'_> {
                 }
                 Err(why) => {
                     processes.iter_mut().for_each(Process::kill);
-                    let (sort, progressed) = (Sort::Again, false);
-                    return Ok(Attempt::Failed { sort, why, progressed });
+                    let (sort, progressed, of_the_job) = (Sort::Again, false, false);
+                    return Ok(Attempt::Failed(Failed { sort, why, progressed, of_the_job }));
                 }
             }
         }
@@ -158,7 +205,8 @@ impl Job<'_> {
             let hosts = (addresses.len() == here && here > 1).then(|| addresses.clone());
             let last_failure = last_failure.clone();
             let begun = self.begun;
-            let begin = Begin { process, hosts, restarts, last_failure, begun };
+            let care = self.suspicion.care().clone();
+            let begin = Begin { process, hosts, restarts, last_failure, begun, care };
             started.tell(&Order::Begin(begin));
             self.listen(process, started)?;
         }
@@ -224,37 +272,26 @@ impl Job<'_> {
     fn wait(&mut self, mut processes: Vec<Process>) -> Attempt {
         let mut left = processes.len();
         let mut progressed = false;
-        let mut failure: Option<(Sort, String)> = None;
+        let mut failure: Option<Failed> = None;
+        self.suspect = None;
         while left > 0 {
             match self.receiver.recv() {
                 Ok(Event::Said(_, Word::Begun)) => self.begun = true,
-                Ok(Event::Said(_, Word::Progress)) => progressed = true,
+                Ok(Event::Said(_, Word::Suspect(span))) => self.suspect = Some(span),
+                Ok(Event::Said(_, Word::Progress { records })) => {
+                    progressed = true;
+                    if self.has_passed(records) {
+                        self.suspicion.relax();
+                        processes.iter_mut().for_each(|process| process.tell(&Order::Relax));
+                    }
+                }
                 Ok(Event::Said(process, word)) => processes[process].result = Some(word),
                 Ok(Event::Gone(process)) => {
                     left -= 1;
-                    let many = processes.len() > 1;
-                    let ended = &mut processes[process];
-                    ended.child.kill().ok();
-                    let status = ended.child.wait();
-                    let failed = match &ended.result {
-                        Some(Word::Ended(_)) => None,
-                        Some(Word::Failed { sort, why }) => Some((*sort, why.clone())),
-                        _ => {
-                            let how = status.map_or_else(|error| error.to_string(), in_words);
-                            let who = if many {
-                                format!("process {process}")
-                            } else {
-                                "the attempt's process".to_owned()
-                            };
-                            Some((Sort::Again, format!("{who} {how}")))
-                        }
-                    };
-                    let Some(failed) = failed else { continue };
+                    let Some(failed) = self.gone(&mut processes, process) else { continue };
                     // What comes after the first is its consequence, unless it says that there is no use in going on.
-                    if failure
-                        .as_ref()
-                        .is_none_or(|(sort, _)| *sort != Sort::Final && failed.0 == Sort::Final)
-                    {
+                    let is_final = failed.sort == Sort::Final;
+                    if failure.as_ref().is_none_or(|first| first.sort != Sort::Final && is_final) {
                         failure = Some(failed);
                     }
                     for other in &mut processes {
@@ -265,12 +302,38 @@ impl Job<'_> {
                 Err(_) => unreachable!("the supervisor holds a sender itself"),
             }
         }
-        if let Some((sort, why)) = failure {
-            return Attempt::Failed { sort, why, progressed };
+        if let Some(failed) = failure {
+            return Attempt::Failed(Failed { progressed, ..failed });
         }
         match processes.swap_remove(0).result {
             Some(Word::Ended(outcome)) => Attempt::Ended(outcome),
             _ => unreachable!("a process that didn't end well has failed"),
+        }
+    }
+
+    /// How a process failed that is gone; none if it had come to its end.
+    fn gone(&mut self, processes: &mut [Process], process: usize) -> Option<Failed> {
+        let who = match processes.len() {
+            1 => "the attempt's process".to_owned(),
+            _ => format!("process {process}"),
+        };
+        let ended = &mut processes[process];
+        ended.child.kill().ok();
+        let status = ended.child.wait();
+        match &ended.result {
+            Some(Word::Ended(_)) => None,
+            Some(Word::Failed { sort, why, records }) => {
+                self.records_at_failure = *records;
+                let (sort, why) = (*sort, why.clone());
+                Some(Failed { sort, why, progressed: false, of_the_job: sort == Sort::OfTheJob })
+            }
+            _ => {
+                // A function of the job may overflow the stack or crash in foreign code; kills come from elsewhere.
+                let crashed = status.as_ref().is_ok_and(has_crashed);
+                let how = status.map_or_else(|error| error.to_string(), in_words);
+                let why = format!("{who} {how}");
+                Some(Failed { sort: Sort::Again, why, progressed: false, of_the_job: crashed })
+            }
         }
     }
 
@@ -283,6 +346,36 @@ impl Job<'_> {
         self.stopping = true;
         self.voice.answer("stopping after a last checkpoint (again to stop at once)");
         processes.iter_mut().for_each(|process| process.tell(&Order::Stop));
+    }
+
+    /// Whether a careful attempt has come beyond what made earlier ones fail, when so many records were read up to a checkpoint.
+    fn has_passed(&self, records: u64) -> bool {
+        let care = self.suspicion.care();
+        match (&care.suspect, &self.suspect) {
+            _ if !care.one_at_a_time => false,
+            (Some(suspected), Some(now)) => {
+                now.split == suspected.split && now.first > suspected.last
+            }
+            (Some(_), None) => false,
+            (None, _) => records > self.records_at_failure,
+        }
+    }
+
+    /// A record makes the job fail.
+    fn accuse(&mut self, record: Span, why: &str) -> Result<()> {
+        let Span { source, split, first, .. } = &record;
+        let name = format!(
+            "record {first} of split `{split}` of the source `{source}` makes the job fail"
+        );
+        if self.options.failing_record == FailingRecord::End {
+            return Err(error(format!(
+                "{name}: {why}\n  it does so every time, so the job isn't started again; nothing committed is lost. Mend the record or the job, \
+                 or leave such records out with --failing-record skip"
+            )));
+        }
+        tracing::error!(job = self.name, why, "{name}; the job goes on without it");
+        self.suspicion.leave_out(record);
+        Ok(())
     }
 
     /// Waits; true if the job is to be stopped.
@@ -339,6 +432,11 @@ fn catch_signals(env: &Arc<dyn Env>, events: Sender<Event>) -> Result<()> {
     };
     env.spawn_thread("signals", Box::new(wait));
     Ok(())
+}
+
+fn has_crashed(status: &ExitStatus) -> bool {
+    use std::os::unix::process::ExitStatusExt;
+    !matches!(status.signal(), None | Some(SIGINT | SIGKILL | SIGTERM))
 }
 
 fn in_words(status: ExitStatus) -> String {

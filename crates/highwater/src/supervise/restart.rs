@@ -60,6 +60,8 @@ pub(super) struct Failure {
     pub(super) why: String,
     /// A checkpoint was committed in the attempt.
     pub(super) progressed: bool,
+    /// The job itself failed: nobody killed it from outside, no other process and no store was lost.
+    pub(super) of_the_job: bool,
 }
 
 /// What to do next.
@@ -78,7 +80,9 @@ impl Restart {
         let same = failures
             .iter()
             .rev()
-            .take_while(|failure| failure.why == last.why && !failure.progressed)
+            .take_while(|failure| {
+                failure.why == last.why && !failure.progressed && failure.of_the_job
+            })
             .count();
         if same >= SAME_MAX as usize {
             return Decision::GiveUp(format!(
@@ -189,6 +193,7 @@ mod tests {
             at: Duration::from_secs(*at),
             why: format!("failure {number}"),
             progressed: false,
+            of_the_job: true,
         };
         at_secs.iter().enumerate().map(failure).collect()
     }

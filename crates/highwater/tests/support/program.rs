@@ -16,7 +16,7 @@ const LIMIT: &str = "HIGHWATER_TEST_LIMIT";
 const RATE: &str = "HIGHWATER_TEST_RATE";
 /// A file that the job makes when it reads its 1000th row, in which it then hangs.
 pub const HANG: &str = "HIGHWATER_TEST_HANG";
-/// If set, the job's function panics at its row number 1000.
+/// If set, a function of the job panics at number 1000: `early`, one beside the source; `late`, one behind an exchange.
 pub const PANIC: &str = "HIGHWATER_TEST_PANIC";
 
 fn variable(name: &str) -> Option<String> {
@@ -58,9 +58,7 @@ fn job(out: &str) -> highwater::Result<()> {
     let rate = variable(RATE).and_then(|rate| rate.parse().ok());
     highwater::run("numbers", |graph| {
         let hang = variable(HANG);
-        let panic = variable(PANIC).is_some();
         let number = move |index| {
-            assert!(index != 1000 || !panic, "row {index} is bad");
             if let (1000, Some(file)) = (index, &hang) {
                 std::fs::write(file, "").unwrap();
                 loop {
@@ -77,6 +75,12 @@ fn job(out: &str) -> highwater::Result<()> {
             numbers = numbers.rate(rate);
         }
         let numbers = graph.read::<u64>("numbers", numbers);
+        let bad = |number: &u64| assert!(*number != 1000, "number {number} is bad");
+        let numbers = match variable(PANIC).as_deref() {
+            Some("early") => numbers.inspect(bad),
+            Some("late") => numbers.rebalance().inspect(bad),
+            _ => numbers,
+        };
         let counts =
             numbers.clone().key_by(|number| number % crate::support::CLASSES).count().uid("count");
         counts

@@ -57,10 +57,14 @@ impl Watch {
     /// Tells process 0 every now and then what this process does, for people.
     async fn report(self: Arc<Self>) {
         while !self.attempt.is_over() {
-            let status = Control(self.attempt.clone()).report();
-            self.tell_zero(Signal::Status(Box::new(status)));
+            self.report_now();
             self.attempt.env.sleep(REPORT).await;
         }
+    }
+
+    fn report_now(&self) {
+        let status = Control(self.attempt.clone()).report();
+        self.tell_zero(Signal::Status(Box::new(status)));
     }
 
     fn handle(&self, event: Event, hosts: &[String]) {
@@ -101,6 +105,7 @@ impl Watch {
     /// Tells process 0 that this process' part of the dataflow has come to its end.
     pub(crate) fn end(&self, totals: Totals) {
         lock(&self.known).ended_here = true;
+        self.report_now();
         self.tell_zero(Signal::Ended(totals));
     }
 

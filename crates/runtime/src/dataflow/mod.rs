@@ -121,6 +121,7 @@ pub(crate) fn build<'scope>(
                         output_count,
                         rejects,
                         announces,
+                        turn: worker.turn(plan, first),
                         ticks: ticks.clone(),
                         splits: found.for_readers,
                     },
@@ -218,6 +219,14 @@ fn failed(kind: &'static str, uid: &str, source: BoxError) -> Error {
 }
 
 impl Worker {
+    /// Which of all readers of the job the one of this source on this worker is, and how many there are.
+    fn turn(&self, plan: &Checked, source: usize) -> (usize, usize) {
+        let is_source = |id: &usize| matches!(plan.nodes()[*id].role, Role::Source(..));
+        let before = (0..source).filter(is_source).count();
+        let sources = (0..plan.nodes().len()).filter(is_source).count();
+        (self.index * sources + before, self.peers * sources)
+    }
+
     /// What an operator of this worker is told when it is made.
     fn context(&self, uid: &str) -> OperatorContext {
         OperatorContext {

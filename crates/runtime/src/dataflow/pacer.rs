@@ -35,6 +35,9 @@ const UNDER_WAY: usize = 32;
 /// Epochs become no longer than this many times their usual length.
 const STRETCH_MAX: u32 = 10;
 
+/// How long epochs are at least when each has one batch.
+const CAREFUL_EPOCH: Duration = Duration::from_micros(50);
+
 /// The beginning of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tick {
@@ -203,6 +206,9 @@ impl State {
         if now < self.next_epoch && closing.is_none() && !interval_ends {
             return;
         }
+        if attempt.is_careful() && closing.is_none() && self.is_under_way(worker) {
+            return;
+        }
         let epoch = match &self.last {
             None => Epoch::first_of(self.first_interval),
             Some(last) if interval_ends && closing.is_none() => {
@@ -243,6 +249,11 @@ impl State {
         }
     }
 
+    /// Whether anything from before the last tick is still in the dataflow.
+    fn is_under_way(&self, worker: &Worker) -> bool {
+        self.last.is_some_and(|last| worker.complete.get() < last.epoch.timestamp())
+    }
+
     /// Whether a new interval begins now: it is time, or somebody asked for it, and no checkpoint is in flight.
     fn interval_ends(&self, worker: &Worker, now: Duration) -> bool {
         let (Some(last), Some(_)) = (&self.last, worker.attempt.settings.checkpoint_interval)
@@ -277,7 +288,10 @@ impl State {
         if let Some(last) = &self.last {
             self.under_way.push_back(last.epoch.timestamp());
         }
-        let usual = worker.attempt.settings.epoch;
+        let usual = match worker.attempt.is_careful() {
+            true => CAREFUL_EPOCH,
+            false => worker.attempt.settings.epoch,
+        };
         self.epoch_length = if self.under_way.len() > UNDER_WAY {
             (self.epoch_length * 2).min(usual * STRETCH_MAX)
         } else {

@@ -34,6 +34,7 @@ use super::worker::Worker;
 use super::{Rows, failed};
 use crate::attempt::Control;
 use crate::batch::{Batch, Keyed};
+use crate::careful::{CarefulReader, Turn};
 use crate::connector::{
     Malformed, MalformedRecords, Polled, Reader, ReaderContext, Reject, Source, SplitOffset, Waker,
 };
@@ -60,6 +61,8 @@ pub(super) struct Parts<'scope, 's> {
     pub(super) rejects: Option<usize>,
     /// The output at which splits are announced, if anybody wants to know.
     pub(super) announces: Option<usize>,
+    /// Which of all readers of the job this one is, and how many there are.
+    pub(super) turn: (usize, usize),
     pub(super) ticks: Rows<'scope>,
     pub(super) splits: Rows<'scope>,
 }
@@ -82,6 +85,8 @@ struct Host {
     node: NodeId,
     uid: Arc<str>,
     reader: Box<dyn Reader>,
+    /// Only while a record is looked for, or left out, that makes the job fail.
+    careful: Option<CarefulReader>,
     rest: Vec<Link>,
     /// None if nobody wants to know.
     announcer: Option<Announcer>,
@@ -123,6 +128,7 @@ pub(super) fn build<'scope>(
 ) -> Result<Built<'scope>, Error> {
     let Parts { node, name, uid, source, malformed, rest, output_count, ticks, splits, .. } = parts;
     let (rejects, announces) = (parts.rejects, parts.announces);
+    let careful = CarefulReader::new(&worker.attempt.settings.care, &uid, parts.turn);
     let (facts, presence) = worker.facts.add_host(name, None);
     let mut builder = OperatorBuilder::new(uid.to_string(), scope);
     let address = builder.operator_info().address;
@@ -175,6 +181,7 @@ pub(super) fn build<'scope>(
             node,
             uid,
             reader,
+            careful,
             rest,
             announcer,
             rejects,
@@ -234,6 +241,9 @@ impl Host {
             let ForReader { splits, of_all, complete, .. } = news;
             if let Some(announcer) = &mut self.announcer {
                 announcer.added(splits.iter().map(|(split, _)| split));
+            }
+            if let Some(careful) = &mut self.careful {
+                careful.added(&splits);
             }
             self.reader.add(splits, of_all)?;
             self.complete |= complete;
@@ -310,6 +320,9 @@ impl Host {
         let env = self.worker.attempt.env.clone();
         let deadline = env.monotonic() + SLICE;
         while !self.worker.must_wait() {
+            if !self.may_read(epoch) {
+                return Ok(());
+            }
             match self.reader.poll(epoch)? {
                 Polled::Rows(batch, bytes) => self.emit(batch, bytes)?,
                 Polled::WithRejects(batch, rejects, bytes) => {
@@ -334,7 +347,67 @@ impl Host {
         Ok(())
     }
 
+    /// Whether the reader may be polled; always, unless the attempt is careful.
+    fn may_read(&mut self, epoch: Epoch) -> bool {
+        let Some(careful) = &mut self.careful else { return true };
+        if self.worker.attempt.is_careful() {
+            match careful.turn(epoch, self.worker.complete.get()) {
+                Turn::Now => {}
+                Turn::Soon => {
+                    self.activator.activate();
+                    return false;
+                }
+                Turn::Over => return false,
+            }
+        }
+        let usual = self.worker.attempt.settings.batch_rows.max(1);
+        self.reader.limit_rows(careful.rows().min(usual));
+        true
+    }
+
+    /// In a careful attempt: says what was read before anything is done with it. Whether it is left out.
+    fn look_at(&mut self, batch: &Batch) -> bool {
+        let Some(careful) = &mut self.careful else { return false };
+        let split = self.reader.split();
+        let known = self.unreported.get(split).cloned();
+        let split = split.to_owned();
+        let moved = self.reader.offsets();
+        let offset = moved.iter().find(|(id, _)| *id == split).map(|(_, offset)| offset.clone());
+        if let Some(announcer) = &mut self.announcer {
+            announcer.moved(&moved);
+        }
+        self.unreported.extend(moved);
+        let Some(offset) = offset.or(known) else { return false };
+        let read = careful.read(&split, batch.len(), offset);
+        if !read.is_left_out {
+            if self.worker.attempt.is_careful() {
+                self.worker.attempt.suspect(&read.span);
+            }
+            return false;
+        }
+        let reject = Reject {
+            source: self.uid.to_string(),
+            text: batch.shown(),
+            error: "this record makes the job fail every time, and is left out".to_owned(),
+            ..Reject::new(&split, read.span.last, read.position)
+        };
+        tracing::error!(source = %self.uid, "{reject}");
+        if let Some(progress) = &self.facts.reader {
+            match self.rejects {
+                Some(_) => progress.rejected(1),
+                None => progress.skipped(1),
+            }
+        }
+        if self.rejects.is_some() {
+            self.emit_rejects(vec![reject]);
+        }
+        true
+    }
+
     fn emit(&mut self, batch: Batch, bytes: usize) -> Result<(), BoxError> {
+        if self.look_at(&batch) {
+            return Ok(());
+        }
         let (epoch, capabilities) = self.present.as_ref().expect("rows are read in an epoch");
         self.facts.records_in.add(batch.len() as u64);
         self.facts.bytes_in.add(bytes as u64);

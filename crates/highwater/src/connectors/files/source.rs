@@ -260,6 +260,10 @@ impl<T: Data, P: Parser<T>> Reader for FileReader<T, P> {
         }
     }
 
+    fn limit_rows(&mut self, rows: usize) {
+        self.rows_at_once = rows.min(ROWS);
+    }
+
     fn split(&self) -> &str {
         &self.splits[self.polled].id
     }
