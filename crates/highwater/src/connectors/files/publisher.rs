@@ -230,7 +230,9 @@ fn publish_joined(
     }
     let joined = folder.joined(attempt);
     let cannot_write = |error| cannot("write", &joined, &error);
-    let mut file = File::create(&joined).map_err(cannot_write)?;
+    // What is there may be a published part by another name.
+    remove(&joined).map_err(cannot_write)?;
+    let mut file = File::create_new(&joined).map_err(cannot_write)?;
     let mut header = Vec::new();
     for (number, item) in items.iter().enumerate() {
         let staged = folder.staged().join(&item.name);
