@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  out/worst/part-a0000000000-i0000000007-w0000-n0000.csv   published: whole, never changed
+//!            day=2026-11-25/part-...                  the same, in the folder of a partition
 //!            .highwater/owner.json                    which sink of which job the folder belongs to
 //!            .highwater/staged/a..-i..-w..-n..-t..    staged, named by attempt, interval, worker, number, time
 //!            .highwater/staged/open-...               being written
@@ -15,10 +16,12 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use highwater_log::StagedItem;
 use highwater_runtime::BoxError;
 use serde::{Deserialize, Serialize};
 
 use super::discover::cannot;
+use super::partition;
 
 /// The version of the layout.
 const FORMAT: u32 = 1;
@@ -41,6 +44,11 @@ impl Folder {
     /// Where staged files are.
     pub(crate) fn staged(&self) -> PathBuf {
         self.hidden().join("staged")
+    }
+
+    /// Where the file of an item is.
+    pub(crate) fn staged_file(&self, item: &StagedItem) -> PathBuf {
+        self.staged().join(partition::split(&item.name).1)
     }
 
     /// Where this attempt puts a part together. One that was fenced and doesn't know yet may still write to its own.
@@ -161,8 +169,34 @@ impl Folder {
     /// have been fenced without knowing it yet.
     pub(crate) fn clear(&self, attempt: u64) -> io::Result<()> {
         self.clear_before(attempt)?;
-        remove_files(&self.path, |name| part_of(name).is_some_and(|part| part.attempt < attempt))?;
+        for folder in self.partitions()? {
+            remove_files(&folder, |name| part_of(name).is_some_and(|part| part.attempt < attempt))?;
+            sync_folder(&folder)?;
+            if folder != self.path {
+                // Others than the last of a path hold folders, and so does one that somebody put something into.
+                fs::remove_dir(&folder).ok();
+            }
+        }
         sync_folder(&self.path)
+    }
+
+    /// The folder itself, and all folders of partitions in it, the deepest first.
+    fn partitions(&self) -> io::Result<Vec<PathBuf>> {
+        let mut found = vec![self.path.clone()];
+        let mut looked_into = 0;
+        while let Some(folder) = found.get(looked_into) {
+            for entry in folder.clone().read_dir()? {
+                let entry = entry?;
+                let is_partition =
+                    entry.file_name().to_str().is_some_and(|name| name.contains('='));
+                if is_partition && entry.file_type()?.is_dir() {
+                    found.push(entry.path());
+                }
+            }
+            looked_into += 1;
+        }
+        found.reverse();
+        Ok(found)
     }
 
     /// Makes sure that nothing is visible that the log doesn't know of: the loss of its last entry shows nowhere else.
@@ -171,16 +205,19 @@ impl Folder {
     ///
     /// If an earlier attempt has published what no checkpoint up to the interval `covered` does.
     pub(crate) fn check_covered(&self, attempt: u64, covered: u32) -> Result<(), BoxError> {
-        let entries = self.path.read_dir().map_err(|error| cannot("read", &self.path, &error))?;
-        for entry in entries {
-            let name = entry.map_err(|error| cannot("read", &self.path, &error))?.file_name();
-            let part = name.to_str().and_then(part_of);
+        let unreadable = |error| cannot("read", &self.path, &error);
+        let folders = self.partitions().map_err(unreadable)?;
+        let entries = folders.iter().map(|folder| folder.read_dir());
+        let entries = entries.collect::<io::Result<Vec<_>>>().map_err(unreadable)?;
+        for entry in entries.into_iter().flatten() {
+            let entry = entry.map_err(unreadable)?;
+            let part = entry.file_name().to_str().and_then(part_of);
             if part.is_some_and(|part| part.attempt < attempt && part.interval > u64::from(covered))
             {
                 return Err(format!(
                     "{} was published by a checkpoint that the log doesn't have: its last entry is missing, and going on from \
                      the one before would repeat its output; restore the entry from a backup, or start over with --fresh",
-                    self.path.join(&name).display()
+                    entry.path().display()
                 )
                 .into());
             }
@@ -279,6 +316,11 @@ impl Staged {
             time_ms: field('t')?,
         };
         (staged.name() == name).then_some(staged)
+    }
+
+    /// What an item's name says, whatever its partition.
+    pub(crate) fn of(item: &StagedItem) -> Option<Self> {
+        Staged::parse(partition::split(&item.name).1)
     }
 
     /// The name of the part that it becomes, or the first file of it.

@@ -12,12 +12,13 @@ mod discover;
 mod folder;
 mod format;
 mod pace;
+mod partition;
 mod publisher;
 mod source;
 mod watch;
 mod writer;
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use highwater_runtime::connector::{Sink, Source};
 use super::{IntoSink, IntoSource};
 use discover::Place;
 use encoding_rs::Encoding;
+use partition::Partition;
 use publisher::Roll;
 use source::FileSource;
 use watch::Watch;
@@ -259,6 +261,33 @@ impl<F> Files<F> {
         self.roll.age = age;
         self
     }
+
+    /// Writes into folders within the folder, named `column=value` as Hive, Spark and DuckDB read them. For writing.
+    ///
+    /// Characters that can't stand in such a name become `%XX`; rows with an empty value go to
+    /// `column=__HIVE_DEFAULT_PARTITION__`. The columns stay in the rows, too. Every checkpoint writes a file for each
+    /// folder that it has rows for: partition by what changes slowly, or gather with [`Files::roll_age`].
+    ///
+    /// ```
+    /// use highwater::connectors::{Files, IntoSink};
+    ///
+    /// #[derive(Clone, serde::Serialize, serde::Deserialize)]
+    /// struct Worst { carrier: String, day: String, delay: u32 }
+    ///
+    /// let files = Files::ndjson("out/worst");
+    /// let files = files.partition_by(["day", "carrier"], |row: &Worst| [row.day.clone(), row.carrier.clone()]);
+    /// // out/worst/day=2026-11-25/carrier=AA/part-....ndjson
+    /// let sink = files.into_sink();
+    /// # let _ = sink;
+    /// ```
+    #[must_use]
+    pub fn partition_by<T: Data, V: Display, const N: usize>(
+        self,
+        columns: [&str; N],
+        values: impl Fn(&T) -> [V; N] + Send + Sync + 'static,
+    ) -> PartitionedFiles<T, F> {
+        PartitionedFiles { files: self, partition: partition::by(columns, values) }
+    }
 }
 
 impl Files<Csv> {
@@ -318,12 +347,32 @@ impl<F> Files<F> {
         })
     }
 
-    fn sink<T: Data>(self) -> Arc<dyn Sink>
+    fn sink<T: Data>(self, partition: Option<Partition<T>>) -> Arc<dyn Sink>
     where
         F: format::WriteFormat<T> + format::FileFormat,
     {
         let Files { path, format, roll, .. } = self;
-        Arc::new(FileSink::<T, F> { path, format, roll, rows: PhantomData })
+        Arc::new(FileSink::<T, F> { path, format, roll, partition })
+    }
+}
+
+/// Files in folders by the values of some columns: what [`Files::partition_by`] makes.
+pub struct PartitionedFiles<T, F> {
+    files: Files<F>,
+    partition: Partition<T>,
+}
+
+impl<T, F: fmt::Debug> fmt::Debug for PartitionedFiles<T, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PartitionedFiles").field(&self.files).finish()
+    }
+}
+
+impl<T: Data, F: format::WriteFormat<T> + format::FileFormat> IntoSink<T>
+    for PartitionedFiles<T, F>
+{
+    fn into_sink(self) -> Arc<dyn Sink> {
+        self.files.sink(Some(self.partition))
     }
 }
 
@@ -347,18 +396,18 @@ impl IntoSource<String> for Files<Text> {
 
 impl<T: Data> IntoSink<T> for Files<Csv> {
     fn into_sink(self) -> Arc<dyn Sink> {
-        self.sink::<T>()
+        self.sink::<T>(None)
     }
 }
 
 impl<T: Data> IntoSink<T> for Files<Ndjson> {
     fn into_sink(self) -> Arc<dyn Sink> {
-        self.sink::<T>()
+        self.sink::<T>(None)
     }
 }
 
 impl<T: Data + Display> IntoSink<T> for Files<Text> {
     fn into_sink(self) -> Arc<dyn Sink> {
-        self.sink::<T>()
+        self.sink::<T>(None)
     }
 }

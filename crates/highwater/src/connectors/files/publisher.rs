@@ -15,9 +15,10 @@
 //! - Staged files of earlier attempts are removed as leftovers only after something of this attempt was published: checkpoints are
 //!   published in order, so that nothing of an earlier attempt is waited for any more.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 use super::discover::cannot;
 use super::folder::{Folder, Owner, Staged, link, remove, sync_folder};
 use super::format::FileFormat;
+use super::partition;
 
 /// So much of a file is read at once.
 const BUFFER: usize = 256 << 10;
@@ -102,24 +104,41 @@ impl<F: FileFormat> Publisher for FilePublisher<F> {
     }
 }
 
-/// Gives items their parts: each its own, or, with an age, all that wait in one when the first is old or they are enough.
+/// Gives items their parts, in each partition by itself: each its own, or, with an age, all that wait in one when the first is
+/// old or they are enough.
 fn plan(items: &mut [StagedItem], roll: Roll, extension: &str, clock_ms: u64, last: bool) {
+    let mut partitions: BTreeMap<String, Vec<&mut StagedItem>> = BTreeMap::new();
+    for item in items.iter_mut().filter(|item| item.part.is_none()) {
+        let (partition, _) = partition::split(&item.name);
+        partitions.entry(partition.to_owned()).or_default().push(item);
+    }
+    for (partition, mut items) in partitions {
+        plan_partition(&partition, &mut items, roll, extension, clock_ms, last);
+    }
+}
+
+fn plan_partition(
+    partition: &str,
+    items: &mut [&mut StagedItem],
+    roll: Roll,
+    extension: &str,
+    clock_ms: u64,
+    last: bool,
+) {
+    let together = !roll.age.is_zero();
     let mut begin = 0;
     while begin < items.len() {
-        if items[begin].part.is_some() {
-            begin += 1;
-            continue;
-        }
-        let Some(first) = Staged::parse(&items[begin].name) else {
+        let Some(first) = Staged::of(items[begin]) else {
             // Not made by this version's writer: it stands for itself.
-            items[begin].part = Some(format!("part-{}.{extension}", items[begin].name));
+            let (_, name) = partition::split(&items[begin].name);
+            items[begin].part =
+                Some(partition::join(partition, &format!("part-{name}.{extension}")));
             begin += 1;
             continue;
         };
         let mut end = begin;
         let mut bytes = 0;
-        let together = !roll.age.is_zero();
-        while end < items.len() && items[end].part.is_none() && bytes < roll.bytes {
+        while end < items.len() && bytes < roll.bytes {
             bytes += items[end].bytes;
             end += 1;
             if !together {
@@ -131,8 +150,8 @@ fn plan(items: &mut [StagedItem], roll: Roll, extension: &str, clock_ms: u64, la
             return;
         }
         // Named after its last item, so that the name tells of the newest checkpoint that the part depends on.
-        let last = items[begin..end].iter().rev().find_map(|item| Staged::parse(&item.name));
-        let part = last.unwrap_or(first).part(extension);
+        let newest = items[begin..end].iter().rev().find_map(|item| Staged::of(item));
+        let part = partition::join(partition, &newest.unwrap_or(first).part(extension));
         for item in &mut items[begin..end] {
             item.part = Some(part.clone());
         }
@@ -147,31 +166,52 @@ fn publish(
     attempt: u64,
     items: &[StagedItem],
 ) -> Result<(), BoxError> {
-    let parts = items.chunk_by(|one, next| one.part == next.part);
-    for items in parts.clone() {
+    let mut parts: BTreeMap<&str, Vec<&StagedItem>> = BTreeMap::new();
+    for item in items {
         // Without a part nothing is to be published, and the runtime asks for nothing.
-        let Some(part) = &items[0].part else { continue };
-        let target = folder.path.join(part);
-        if let [item] = items {
-            publish_one(&folder.staged().join(&item.name), item, &target)?;
-        } else {
-            publish_joined(folder, format, attempt, items, &target)?;
+        if let Some(part) = &item.part {
+            parts.entry(part).or_default().push(item);
         }
     }
-    sync_folder(&folder.path).map_err(|error| cannot("sync", &folder.path, &error))?;
+    let mut partitions = BTreeSet::new();
+    for (part, items) in parts {
+        let target = folder.path.join(part);
+        let (partition, _) = partition::split(part);
+        if partitions.insert(partition) {
+            let path = folder.path.join(partition);
+            fs::create_dir_all(&path).map_err(|error| cannot("create", &path, &error))?;
+        }
+        if let [item] = items[..] {
+            publish_one(&folder.staged_file(item), item, &target)?;
+        } else {
+            publish_joined(folder, format, attempt, &items, &target)?;
+        }
+    }
+    sync_partitions(folder, &partitions)?;
     // Only now: what follows can't be repeated.
     for item in items.iter().filter(|item| item.part.is_some()) {
-        let staged = folder.staged().join(&item.name);
+        let staged = folder.staged_file(item);
         remove(&staged).map_err(|error| cannot("remove", &staged, &error))?;
     }
     let joined = folder.joined(attempt);
     remove(&joined).map_err(|error| cannot("remove", &joined, &error))?;
-    let ours = |item: &StagedItem| {
-        Staged::parse(&item.name).is_some_and(|staged| staged.attempt == attempt)
-    };
+    let ours = |item| Staged::of(item).is_some_and(|staged| staged.attempt == attempt);
     if items.iter().any(ours) {
         let cleared = folder.clear_before(attempt);
         cleared.map_err(|error| cannot("clear", &folder.staged(), &error))?;
+    }
+    Ok(())
+}
+
+/// Makes the names of parts durable, and those of the folders that they are in.
+fn sync_partitions(folder: &Folder, partitions: &BTreeSet<&str>) -> Result<(), BoxError> {
+    let mut folders = BTreeSet::from([folder.path.as_path()]);
+    let partitions: Vec<PathBuf> = partitions.iter().map(|name| folder.path.join(name)).collect();
+    for partition in &partitions {
+        folders.extend(partition.ancestors().take_while(|above| *above != folder.path));
+    }
+    for path in folders {
+        sync_folder(path).map_err(|error| cannot("sync", path, &error))?;
     }
     Ok(())
 }
@@ -220,11 +260,10 @@ fn publish_joined(
     folder: &Folder,
     format: &impl FileFormat,
     attempt: u64,
-    items: &[StagedItem],
+    items: &[&StagedItem],
     target: &Path,
 ) -> Result<(), BoxError> {
-    let is_staged = |item: &StagedItem| folder.staged().join(&item.name).exists();
-    if target.exists() && !items.iter().all(is_staged) {
+    if target.exists() && !items.iter().all(|item| folder.staged_file(item).exists()) {
         // Staged files are removed only when all that they are part of is published.
         return Ok(());
     }
@@ -235,7 +274,7 @@ fn publish_joined(
     let mut file = File::create_new(&joined).map_err(cannot_write)?;
     let mut header = Vec::new();
     for (number, item) in items.iter().enumerate() {
-        let staged = folder.staged().join(&item.name);
+        let staged = folder.staged_file(item);
         let content = match fs::read(&staged) {
             Ok(content) => content,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use highwater_log::StagedItem;
 use highwater_runtime::Batch;
-use highwater_runtime::connector::Writer;
+use highwater_runtime::connector::{Sink, Writer};
 
 use super::super::{Csv, Files};
 use super::*;
@@ -404,4 +404,138 @@ fn a_destination_that_cannot_be_is_an_error() {
         }
     };
     assert!(error.contains("out/worst/.highwater/staged"), "{error}");
+}
+
+#[test]
+fn parts_that_are_put_together_one_after_the_other_are_files_of_their_own() {
+    let bench = Bench::new();
+    bench.prepare("job", 1).unwrap();
+    let mut writer = bench.writer(1, 0);
+    let mut items = Vec::new();
+    for delay in 0..4_u32 {
+        items.extend(bench.stage(writer.as_mut(), delay + 1, &[("AA", delay.into())]));
+    }
+    for (item, part) in
+        items.iter_mut().zip(["part-1.csv", "part-1.csv", "part-2.csv", "part-2.csv"])
+    {
+        item.part = Some(part.to_owned());
+    }
+    bench.publish(1, &items).unwrap();
+    let texts: Vec<String> = parts_in(&bench, "").into_iter().map(|(_, text)| text).collect();
+    assert_eq!(texts, ["carrier,delay\nAA,0\nAA,1\n", "carrier,delay\nAA,2\nAA,3\n"]);
+}
+
+/// Rows whose partition is the carrier.
+fn partitioned(bench: &Bench) -> Arc<dyn Sink> {
+    let files = bench.files.clone();
+    files.partition_by(["carrier"], |row: &Worst| [row.carrier.clone()]).into_sink()
+}
+
+fn parts_in(bench: &Bench, folder: &str) -> Vec<(String, String)> {
+    let folder = bench.folder().path.join(folder);
+    let mut parts: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file())
+        .map(|path| {
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            (name, fs::read_to_string(path).unwrap())
+        })
+        .collect();
+    parts.sort();
+    parts
+}
+
+#[test]
+fn each_partition_gets_parts_of_its_own_in_its_folder() {
+    let bench = Bench::new();
+    bench.prepare("job", 1).unwrap();
+    let sink = partitioned(&bench);
+    let mut writer = sink.writer(bench.place.writer(1, 0)).unwrap();
+    let rows = [("A/A", 1), ("", 2), ("A/A", 3)];
+    let mut items = bench.stage(writer.as_mut(), 1, &rows);
+    let publisher = sink.publisher(bench.place.publisher("job", 1)).unwrap();
+    publisher.plan(&mut items, 0, false);
+    // Again, as after a crash at any point.
+    for _ in 0..2 {
+        bench.place.wait(publisher.publish(9, items.clone())).unwrap();
+    }
+    let header = "carrier,delay\n";
+    let found = parts_in(&bench, "carrier=A%2FA");
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].1, format!("{header}A/A,1\nA/A,3\n"));
+    let name = |number| format!("part-a0000000001-i0000000001-w0000-n{number:04}.csv");
+    assert!([name(0), name(1)].contains(&found[0].0), "{}", found[0].0);
+    let empty = parts_in(&bench, "carrier=__HIVE_DEFAULT_PARTITION__");
+    assert_eq!(empty[0].1, format!("{header},2\n"));
+    assert!(parts_in(&bench, "").is_empty() && parts_in(&bench, ".highwater/staged").is_empty());
+    // What no log covers is found there, too, and taken back when the job starts over.
+    let error = bench.folder().check_covered(2, 0).unwrap_err().to_string();
+    assert!(error.contains("carrier=") && error.contains("part-a"), "{error}");
+    bench.folder().clear(2).unwrap();
+    assert!(!bench.folder().path.join("carrier=A%2FA").exists());
+}
+
+#[test]
+fn many_partitions_need_few_open_files() {
+    let bench = Bench::new();
+    bench.prepare("job", 1).unwrap();
+    let sink = partitioned(&bench);
+    let mut writer = sink.writer(bench.place.writer(1, 0)).unwrap();
+    let open = || {
+        let ours = bench.folder().staged().canonicalize().unwrap();
+        let links = fs::read_dir("/proc/self/fd").unwrap().flatten();
+        links
+            .filter(|link| fs::read_link(link.path()).is_ok_and(|to| to.starts_with(&ours)))
+            .count()
+    };
+    let padding = "x".repeat(100);
+    let mut most = 0;
+    // Each round is more than what is gathered, so that every file is written to several times.
+    for round in 0..3 {
+        let row = |n: u64| Worst {
+            carrier: format!("{}-{padding}", n % 200),
+            delay: round * 100_000 + n,
+        };
+        writer.write(Batch::new::<Vec<Worst>>((0..30_000).map(row).collect())).unwrap();
+        // As many as may be stay open until the cut.
+        while most < 64 {
+            crate::connectors::testing::nap(bench.place.env.as_ref());
+            most = open();
+        }
+        most = most.max(open());
+    }
+    let mut items = cut(writer.as_mut(), 1, bench.place.env.as_ref());
+    assert_eq!(most, 64, "files were open");
+    assert_eq!(items.len(), 200);
+    let publisher = sink.publisher(bench.place.publisher("job", 1)).unwrap();
+    publisher.plan(&mut items, 0, false);
+    bench.place.wait(publisher.publish(9, items)).unwrap();
+    for n in [0, 77, 199] {
+        let found = parts_in(&bench, &format!("carrier={n}-{padding}"));
+        let delays: Vec<u64> = found[0]
+            .1
+            .lines()
+            .skip(1)
+            .map(|line| line.rsplit(',').next().unwrap().parse().unwrap())
+            .collect();
+        let expected =
+            (0..3).flat_map(|round| (0..150).map(move |k| round * 100_000 + n + 200 * k));
+        assert_eq!(delays, expected.collect::<Vec<u64>>());
+    }
+}
+
+#[test]
+fn partitions_wait_for_their_age_by_themselves() {
+    let roll = Roll { bytes: 1 << 30, age: Duration::from_secs(10) };
+    let item = |partition: &str, interval, time_ms| {
+        let staged = Staged { attempt: 1, interval, worker: 0, number: 0, time_ms };
+        let name = partition::join(partition, &staged.name());
+        StagedItem { name, bytes: 10, rows: 1, checksum: String::new(), part: None }
+    };
+    let mut items = vec![item("d=1", 1, 1_000), item("d=2", 1, 9_000), item("d=1", 2, 9_000)];
+    plan(&mut items, roll, "csv", 11_000, false);
+    let part = "d=1/part-a0000000001-i0000000002-w0000-n0000.csv";
+    let parts: Vec<_> = items.iter().map(|item| item.part.as_deref()).collect();
+    assert_eq!(parts, [Some(part), None, Some(part)]);
 }

@@ -10,11 +10,12 @@
 //! - 8\. Nothing on the worker thread waits. The channel has no bound of its own: the runtime holds rows back while
 //!   `queued_bytes` is large.
 //! - 3\. What is staged is in a hidden folder; only the publisher makes it visible.
+//! - However many partitions there are, the number of open files is bounded, and so is what is in memory.
 //! - An item is given only when its file and its name are durable.
 
-use std::fs::{self, File};
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
-use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,10 +33,17 @@ use xxhash_rust::xxh3::Xxh3Default;
 use super::discover::cannot;
 use super::folder::{Folder, Staged, sync_folder};
 use super::format::{FileFormat, WriteFormat};
+use super::partition::{self, Partition};
 use super::publisher::{FilePublisher, Roll};
 
 /// A buffer this full goes to the writing thread.
 const BUFFER: usize = 256 << 10;
+
+/// The same, of all partitions together. Less than the runtime lets a writer have queued: what gathers counts as that.
+const PARTITIONS_BUFFER: usize = 2 << 20;
+
+/// So many files of partitions are open at once on a worker.
+const OPEN_MAX: usize = 64;
 
 /// Between tries to write, at first and at the most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
@@ -45,7 +53,8 @@ pub(crate) struct FileSink<T, F> {
     pub(crate) path: PathBuf,
     pub(crate) format: F,
     pub(crate) roll: Roll,
-    pub(crate) rows: PhantomData<fn() -> T>,
+    /// None: all rows go to the folder itself.
+    pub(crate) partition: Option<Partition<T>>,
 }
 
 impl<T: Data, F: WriteFormat<T> + FileFormat> Sink for FileSink<T, F> {
@@ -77,24 +86,25 @@ impl<T: Data, F: WriteFormat<T> + FileFormat> Sink for FileSink<T, F> {
             queued: queued.clone(),
             waker,
             header: Vec::new(),
-            file: None,
+            files: BTreeMap::new(),
+            used: 0,
             closed: Vec::new(),
             number: 0,
         };
         env.spawn_thread("write-files", Box::new(move || thread.run(&outbox)));
-        let format = self.format.clone();
-        let (buffer, rows) = (Vec::with_capacity(BUFFER + BUFFER / 8), 0);
-        let header_sent = false;
-        let rows_type = PhantomData::<fn() -> T>;
+        let (format, partition) = (self.format.clone(), self.partition.clone());
+        let buffer = Buffer::default();
         Ok(Box::new(FileWriter {
             format,
+            partition,
+            folder: String::new(),
             buffer,
-            rows,
-            header_sent,
+            others: BTreeMap::new(),
+            gathered: 0,
+            header_sent: false,
             messages,
             answers,
             queued,
-            rows_type,
         }))
     }
 
@@ -107,25 +117,35 @@ impl<T: Data, F: WriteFormat<T> + FileFormat> Sink for FileSink<T, F> {
 enum Message {
     /// What every file begins with.
     Header(Vec<u8>),
-    Rows {
-        text: Vec<u8>,
-        rows: u64,
-    },
+    Rows(Buffer),
     Cut {
         interval: u32,
     },
 }
 
+/// Text for one file.
+#[derive(Default)]
+struct Buffer {
+    /// The folder within the sink's, empty without partitions.
+    partition: String,
+    text: Vec<u8>,
+    rows: u64,
+}
+
 struct FileWriter<T, F> {
     format: F,
-    buffer: Vec<u8>,
-    /// How many rows are in the buffer.
-    rows: u64,
+    partition: Option<Partition<T>>,
+    /// The partition of the row that is being written.
+    folder: String,
+    /// Of the last row's partition; those of the others by their partition.
+    buffer: Buffer,
+    others: BTreeMap<String, Buffer>,
+    /// How many bytes are in all buffers.
+    gathered: usize,
     header_sent: bool,
     messages: Sender<Message>,
     answers: Receiver<Result<Vec<StagedItem>, BoxError>>,
     queued: Arc<AtomicUsize>,
-    rows_type: PhantomData<fn() -> T>,
 }
 
 impl<T, F> FileWriter<T, F> {
@@ -140,15 +160,37 @@ impl<T, F> FileWriter<T, F> {
         Ok(())
     }
 
-    fn flush(&mut self) -> Result<(), BoxError> {
-        if self.rows == 0 {
-            return Ok(());
+    /// Takes the buffer of the row's partition in hand.
+    fn turn_to(&mut self, row: &T) -> Result<(), BoxError> {
+        let Some(partition) = &self.partition else { return Ok(()) };
+        self.folder.clear();
+        partition(row, &mut self.folder)?;
+        if self.folder != self.buffer.partition {
+            let next = self.others.remove(&self.folder);
+            let next = next
+                .unwrap_or_else(|| Buffer { partition: self.folder.clone(), ..Buffer::default() });
+            let last = std::mem::replace(&mut self.buffer, next);
+            if last.rows > 0 {
+                self.others.insert(last.partition.clone(), last);
+            }
         }
-        let empty = Vec::with_capacity(BUFFER + BUFFER / 8);
-        let text = std::mem::replace(&mut self.buffer, empty);
-        self.queued.fetch_add(text.len(), Ordering::Relaxed);
-        let rows = std::mem::take(&mut self.rows);
-        self.send(Message::Rows { text, rows })
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), BoxError> {
+        self.gathered = 0;
+        let next = Buffer { partition: self.buffer.partition.clone(), ..Buffer::default() };
+        let last = std::mem::replace(&mut self.buffer, next);
+        let others = std::mem::take(&mut self.others).into_values();
+        for buffer in others.chain([last]).filter(|buffer| buffer.rows > 0) {
+            self.queued.fetch_add(buffer.text.len(), Ordering::Relaxed);
+            self.send(Message::Rows(buffer))?;
+        }
+        // The next one will be as large.
+        if self.partition.is_none() {
+            self.buffer.text.reserve(BUFFER + BUFFER / 8);
+        }
+        Ok(())
     }
 }
 
@@ -166,10 +208,14 @@ impl<T: Data, F: WriteFormat<T>> Writer for FileWriter<T, F> {
             let header = self.format.header(first)?;
             self.send(Message::Header(header))?;
         }
+        let full = if self.partition.is_none() { BUFFER } else { PARTITIONS_BUFFER };
         for row in &rows {
-            self.format.write(row, &mut self.buffer)?;
-            self.rows += 1;
-            if self.buffer.len() >= BUFFER {
+            self.turn_to(row)?;
+            let before = self.buffer.text.len();
+            self.format.write(row, &mut self.buffer.text)?;
+            self.buffer.rows += 1;
+            self.gathered += self.buffer.text.len() - before;
+            if self.gathered >= full {
                 self.flush()?;
             }
         }
@@ -177,7 +223,7 @@ impl<T: Data, F: WriteFormat<T>> Writer for FileWriter<T, F> {
     }
 
     fn queued_bytes(&self) -> usize {
-        self.queued.load(Ordering::Relaxed)
+        self.queued.load(Ordering::Relaxed) + self.gathered
     }
 
     fn cut(&mut self, interval: u32) -> Result<(), BoxError> {
@@ -205,7 +251,10 @@ struct Thread {
     queued: Arc<AtomicUsize>,
     waker: Waker,
     header: Vec<u8>,
-    file: Option<OpenFile>,
+    /// By partition: files that are being written. At most [`OPEN_MAX`] of them are open.
+    files: BTreeMap<String, OpenFile>,
+    /// Counts what was written, to know which file was last written longest ago.
+    used: u64,
     /// Whole files of the present interval.
     closed: Vec<ClosedFile>,
     /// How many files were begun in the present interval.
@@ -214,7 +263,9 @@ struct Thread {
 
 struct OpenFile {
     path: PathBuf,
-    file: File,
+    /// None: closed for now, since too many others were open.
+    file: Option<File>,
+    used: u64,
     /// How much was surely written; what is behind it is cut off before it is written again.
     length: u64,
     rows: u64,
@@ -224,6 +275,7 @@ struct OpenFile {
 }
 
 struct ClosedFile {
+    partition: String,
     path: PathBuf,
     bytes: u64,
     rows: u64,
@@ -255,9 +307,10 @@ impl Thread {
                     self.header = header;
                     continue;
                 }
-                Message::Rows { text, rows } => {
-                    let taken = self.take(&text, rows);
-                    self.queued.fetch_sub(text.len(), Ordering::Relaxed);
+                Message::Rows(buffer) => {
+                    let bytes = buffer.text.len();
+                    let taken = self.take(buffer);
+                    self.queued.fetch_sub(bytes, Ordering::Relaxed);
                     taken.map(|()| None)
                 }
                 Message::Cut { interval } => self.cut(interval).map(Some),
@@ -278,41 +331,70 @@ impl Thread {
         }
     }
 
-    fn take(&mut self, text: &[u8], rows: u64) -> Result<(), Stop> {
-        let mut open = match self.file.take() {
+    fn take(&mut self, buffer: Buffer) -> Result<(), Stop> {
+        let Buffer { partition, text, rows } = buffer;
+        let mut open = match self.files.remove(&partition) {
             Some(open) => open,
-            None => self.open()?,
+            None => self.begin(),
         };
-        self.append(&mut open, text)?;
+        if open.file.is_none() {
+            self.make_room();
+            self.open(&mut open)?;
+        }
+        self.append(&mut open, &text)?;
         open.rows += rows;
+        self.used += 1;
+        open.used = self.used;
         if open.length >= self.roll_bytes {
-            let closed = self.close(open)?;
+            let closed = self.close(partition, open)?;
             self.closed.push(closed);
         } else {
-            self.file = Some(open);
+            self.files.insert(partition, open);
         }
         Ok(())
     }
 
-    fn open(&mut self) -> Result<OpenFile, Stop> {
+    /// A file that isn't there yet.
+    fn begin(&mut self) -> OpenFile {
         let number = self.number;
         self.number += 1;
         let path = self.staged.join(Staged::open_name(self.attempt, self.worker, number));
-        let file = self.retried("create", &path, || {
+        let (checksum, time_ms) = (Xxh3Default::new(), self.env.wall_clock_ms());
+        OpenFile { path, file: None, used: 0, length: 0, rows: 0, checksum, number, time_ms }
+    }
+
+    /// Closes the file that was last written longest ago, if as many are open as may be. What was written to it is synced with the
+    /// rest of it at the cut: a sync takes in what was written through other handles.
+    fn make_room(&mut self) {
+        let open = || self.files.values().filter(|file| file.file.is_some());
+        if open().count() < OPEN_MAX {
+            return;
+        }
+        let oldest = self.files.values_mut().filter(|file| file.file.is_some());
+        if let Some(oldest) = oldest.min_by_key(|file| file.used) {
+            oldest.file = None;
+        }
+    }
+
+    /// Opens a file, at its begin or to go on.
+    fn open(&self, open: &mut OpenFile) -> Result<(), Stop> {
+        let (path, length) = (&open.path, open.length);
+        let file = self.retried("open", path, || {
+            if length > 0 {
+                let mut file = OpenOptions::new().write(true).open(path)?;
+                file.seek(SeekFrom::Start(length))?;
+                return Ok(file);
+            }
             fs::create_dir_all(&self.staged)?;
-            File::create(&path)
+            File::create(path)
         })?;
-        let checksum = Xxh3Default::new();
-        let time_ms = self.env.wall_clock_ms();
-        let mut open = OpenFile { path, file, length: 0, rows: 0, checksum, number, time_ms };
-        let header = std::mem::take(&mut self.header);
-        let written = self.append(&mut open, &header);
-        self.header = header;
-        written.map(|()| open)
+        open.file = Some(file);
+        if length == 0 { self.append(open, &self.header) } else { Ok(()) }
     }
 
     fn append(&self, open: &mut OpenFile, text: &[u8]) -> Result<(), Stop> {
         let OpenFile { path, file, length, .. } = open;
+        let file = file.as_mut().expect("whoever appends has opened the file");
         let mut first = true;
         self.retried("write", path, || {
             if !std::mem::take(&mut first) {
@@ -326,23 +408,30 @@ impl Thread {
         Ok(())
     }
 
-    fn close(&self, open: OpenFile) -> Result<ClosedFile, Stop> {
-        let OpenFile { path, file, length, rows, checksum, number, time_ms } = open;
+    fn close(&self, partition: String, mut open: OpenFile) -> Result<ClosedFile, Stop> {
+        if open.file.is_none() {
+            self.open(&mut open)?;
+        }
+        let OpenFile { path, file, length, rows, checksum, number, time_ms, .. } = open;
+        let file = file.expect("it was opened");
         // After a failed sync nobody knows which bytes are on the disk, and a second one may succeed without them.
         file.sync_all().map_err(|error| Stop::Failed(cannot("sync", &path, &error)))?;
         let checksum = format!("{:016x}", checksum.digest());
-        Ok(ClosedFile { path, bytes: length, rows, checksum, number, time_ms })
+        Ok(ClosedFile { partition, path, bytes: length, rows, checksum, number, time_ms })
     }
 
     fn cut(&mut self, interval: u32) -> Result<Vec<StagedItem>, Stop> {
-        if let Some(open) = self.file.take() {
-            let closed = self.close(open)?;
+        // Those that are open first, so that no more of them become open.
+        let files = std::mem::take(&mut self.files).into_iter();
+        let (open, others): (Vec<_>, Vec<_>) = files.partition(|(_, file)| file.file.is_some());
+        for (partition, open) in open.into_iter().chain(others) {
+            let closed = self.close(partition, open)?;
             self.closed.push(closed);
         }
         self.number = 0;
         let mut items = Vec::new();
         for closed in std::mem::take(&mut self.closed) {
-            let ClosedFile { path, bytes, rows, checksum, number, time_ms } = closed;
+            let ClosedFile { partition, path, bytes, rows, checksum, number, time_ms } = closed;
             let (attempt, worker, interval) = (self.attempt, self.worker, u64::from(interval));
             let name = Staged { attempt, interval, worker, number, time_ms }.name();
             let named = self.staged.join(&name);
@@ -351,6 +440,7 @@ impl Thread {
                 Err(error) if error.kind() == io::ErrorKind::NotFound && named.exists() => Ok(()),
                 other => other,
             })?;
+            let name = partition::join(&partition, &name);
             items.push(StagedItem { name, bytes, rows, checksum, part: None });
         }
         if !items.is_empty() {
