@@ -149,9 +149,9 @@ impl<T: Data, D: Destination<T>> Task<T, D> {
     async fn deliver(&self, mut rows: Vec<T>) -> Result<(), BoxError> {
         let mut delay = RETRY.0;
         loop {
-            let destination = self.destination.clone();
+            let (destination, env) = (self.destination.clone(), self.env.clone());
             let deliver = move || {
-                let delivered = destination.deliver_directly(&rows);
+                let delivered = destination.deliver_directly(env.as_ref(), &rows);
                 (rows, delivered)
             };
             let delivered;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex};
 
+use highwater_env::Env;
 use highwater_runtime::connector::{Delivery, Lasting, PublisherContext, Sink};
 use highwater_runtime::{BoxError, Data};
 
@@ -12,7 +13,7 @@ use super::staged_rows::{Destination, StagedRows};
 
 /// Calls `function` with rows as they come: at least once, with the lowest latency, without waiting for a checkpoint.
 ///
-/// A call brings rows of one worker, in their order; the function is shared, and called by one worker at a time. An error means that it is
+/// A call brings rows of one worker, in their order; the function is shared by the workers of a process, and called by one at a time. An error means that it is
 /// called again with the same rows a little later; sources pause meanwhile, once enough is under way. A checkpoint is complete only when the function has accepted every row before it, so that none is lost in a
 /// crash; rows behind the last checkpoint come again after one, perhaps in other calls and in another order. It works without checkpoints,
 /// too. It runs on a thread of its own and may block.
@@ -92,7 +93,7 @@ where
         None
     }
 
-    fn deliver_directly(&self, rows: &[T]) -> Result<(), BoxError> {
+    fn deliver_directly(&self, _: &dyn Env, rows: &[T]) -> Result<(), BoxError> {
         self.call(rows)
     }
 }

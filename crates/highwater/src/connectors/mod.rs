@@ -5,6 +5,7 @@
 //! | connector | reads | writes |
 //! | --- | --- | --- |
 //! | [`Files`] | text, NDJSON, CSV, gzip | parts in a folder, exactly once |
+//! | [`Http`] | | lines of JSON posted to a web service |
 //! | [`foreach_batch`] | | the rows of each checkpoint, to a function |
 //! | [`foreach`] | | rows as they come, to a function |
 //! | [`Stdout`] | | a line of JSON a row |
@@ -20,7 +21,6 @@
 
 use std::sync::Arc;
 
-pub use highwater_runtime::connector::Lasting;
 use highwater_runtime::connector::{Sink, Source};
 
 mod at_least_once;
@@ -32,6 +32,8 @@ mod files;
 mod foreach;
 mod foreach_batch;
 mod generator;
+#[cfg(feature = "http")]
+mod http;
 mod script;
 mod staged_rows;
 mod stdout;
@@ -46,7 +48,9 @@ pub use files::{Csv, Files, Ndjson, Text};
 pub use foreach::{Foreach, foreach};
 pub use foreach_batch::{ForeachBatch, foreach_batch};
 pub use generator::Generator;
-pub use highwater_runtime::connector::Reject;
+pub use highwater_runtime::connector::{Lasting, Reject};
+#[cfg(feature = "http")]
+pub use http::Http;
 pub use script::Script;
 pub use stdout::Stdout;
 

@@ -27,7 +27,7 @@ use arrow_ipc::reader::FileReader;
 use arrow_ipc::writer::FileWriter;
 use arrow_schema::Schema;
 use highwater_codec::{ColumnReader, Tier, encode};
-use highwater_env::BoxFuture;
+use highwater_env::{BoxFuture, Env};
 use highwater_log::{Log, LogError, ObjectRef, StagedItem, names};
 use highwater_runtime::connector::{
     Delivery, Lasting, Publisher, PublisherContext, Sink, Writer, WriterContext, on_thread,
@@ -49,6 +49,11 @@ pub(super) trait Destination<T>: Send + Sync + 'static {
     /// What it promises.
     fn delivery(&self) -> Delivery;
 
+    /// Whether its settings go together; asked when the job's graph is checked.
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Takes the rows of a committed checkpoint; perhaps again, after a failure. May block.
     fn deliver(
         &self,
@@ -69,8 +74,8 @@ pub(super) trait Destination<T>: Send + Sync + 'static {
 
     /// Takes rows as they come, without checkpoints or because the sink was asked to; perhaps again, if that fails. May block. An
     /// error that is [`Lasting`] ends the attempt, any other means that the rows are to be given again later.
-    fn deliver_directly(&self, rows: &[T]) -> Result<(), BoxError> {
-        let _ = rows;
+    fn deliver_directly(&self, env: &dyn Env, rows: &[T]) -> Result<(), BoxError> {
+        let _ = (env, rows);
         let text = "this sink delivers exactly once, which needs checkpoints; switch them on";
         Err(Lasting(text.to_owned()).into())
     }
@@ -100,6 +105,10 @@ impl<T: Data, D: Destination<T>> StagedRows<T, D> {
 impl<T: Data, D: Destination<T>> Sink for StagedRows<T, D> {
     fn delivery(&self) -> Delivery {
         if self.as_they_come { Delivery::AtLeastOnce } else { self.destination.delivery() }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.destination.check()
     }
 
     fn at_least_once(&self) -> Result<Arc<dyn Sink>, String> {
@@ -207,7 +216,7 @@ async fn put(
     name: &str,
     content: bytes::Bytes,
     queued: &Arc<AtomicUsize>,
-    env: &dyn highwater_env::Env,
+    env: &dyn Env,
 ) -> Option<Result<ObjectRef, BoxError>> {
     let mut delay = RETRY.0;
     loop {

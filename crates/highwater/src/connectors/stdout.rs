@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Write};
 use std::sync::Arc;
 
+use highwater_env::Env;
 use highwater_runtime::connector::{Delivery, Lasting, PublisherContext, Sink};
 use highwater_runtime::{BoxError, Data};
 use serde::Serialize;
@@ -48,7 +49,7 @@ impl<T: Data> Destination<T> for Stdout {
         None
     }
 
-    fn deliver_directly(&self, rows: &[T]) -> Result<(), BoxError> {
+    fn deliver_directly(&self, _: &dyn Env, rows: &[T]) -> Result<(), BoxError> {
         print(rows)
     }
 }
