@@ -5,6 +5,7 @@
 //! | connector | reads | writes |
 //! | --- | --- | --- |
 //! | [`Files`] | text, NDJSON, CSV, gzip | parts in a folder, exactly once |
+//! | [`Stdin`], [`Socket`] | lines as they come, at most once | |
 //! | [`Http`] | | lines of JSON posted to a web service |
 //! | [`foreach_batch`] | | the rows of each checkpoint, to a function |
 //! | [`foreach`] | | rows as they come, to a function |
@@ -28,12 +29,16 @@ pub mod collect;
 mod direct;
 mod discard;
 #[cfg(feature = "files")]
+mod feed;
+#[cfg(feature = "files")]
 mod files;
 mod foreach;
 mod foreach_batch;
 mod generator;
 #[cfg(feature = "http")]
 mod http;
+#[cfg(feature = "files")]
+mod records;
 mod script;
 mod staged_rows;
 mod stdout;
@@ -44,13 +49,17 @@ pub use at_least_once::{AtLeastOnce, at_least_once};
 pub use collect::Collect;
 pub use discard::Discard;
 #[cfg(feature = "files")]
-pub use files::{Csv, Files, Ndjson, Text};
+pub use feed::{Feed, Socket, Stdin};
+#[cfg(feature = "files")]
+pub use files::Files;
 pub use foreach::{Foreach, foreach};
 pub use foreach_batch::{ForeachBatch, foreach_batch};
 pub use generator::Generator;
 pub use highwater_runtime::connector::{Lasting, Reject};
 #[cfg(feature = "http")]
 pub use http::Http;
+#[cfg(feature = "files")]
+pub use records::format::{Csv, Ndjson, Text};
 pub use script::Script;
 pub use stdout::Stdout;
 

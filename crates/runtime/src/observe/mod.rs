@@ -104,6 +104,11 @@ impl Observed {
         *lock(&self.history) = History { restarts, last_failure };
     }
 
+    /// How often the job was started again before this attempt, since it was started by whoever looks after it.
+    pub fn restarts(&self) -> u64 {
+        lock(&self.history).restarts
+    }
+
     /// Keeps the newest report of another process.
     pub fn set_other(&self, report: ProcessStatus) {
         lock(&self.others).insert(report.process, report);

@@ -4,27 +4,21 @@
 //!
 //! - A record belongs to the split in whose bytes it begins, and to no other: a piece drops the line that began before it, and
 //!   reads beyond its end to the end of its last line.
-//! - A block begins with a record and ends behind one, so that any record's offset is a place to go on from.
 
-use std::io::{BufRead, Read};
+use std::io::BufRead;
 use std::path::Path;
 
 use encoding_rs::Encoding;
 use highwater_runtime::BoxError;
 use highwater_runtime::connector::SplitOffset;
-use highwater_runtime::observe::ReaderProgress;
-use memchr::{memchr, memchr_iter, memrchr};
+use memchr::memchr;
 
 use super::content::Content;
-use super::csv::de::Header;
-use super::csv::tokens::{self, Tokens};
 use super::discover::{Split, cannot};
-
-/// About how large a block is.
-pub(crate) const BLOCK: usize = 256 << 10;
-
-/// So much is kept of a record that is too long.
-const KEPT: usize = 64 << 10;
+use crate::connectors::records::csv::de::Header;
+use crate::connectors::records::csv::tokens::{self, Tokens};
+use crate::connectors::records::frames::{Block, Frame, Frames, Framing, line_ends};
+use crate::connectors::records::reader::{Input, Outbox};
 
 /// How the files of a source are read.
 #[derive(Clone, Copy, Debug)]
@@ -36,56 +30,37 @@ pub(crate) struct Reading {
     pub(crate) longest_record: usize,
 }
 
-/// What separates records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Framing {
-    /// Line ends.
-    Lines,
-    /// Line ends outside of quotes.
-    Csv {
-        /// What separates fields.
-        delimiter: u8,
-        /// The first record of a file names the columns.
-        header: bool,
-    },
-}
-
-impl Framing {
-    fn last_record_end(self, data: &[u8]) -> Option<usize> {
-        match self {
-            Framing::Lines => memrchr(b'\n', data).map(|at| at + 1),
-            Framing::Csv { delimiter, .. } => tokens::last_record_end(data, delimiter),
-        }
+impl Reading {
+    fn frames(self, input: Box<dyn BufRead>, position: u64) -> Frames<Box<dyn BufRead>> {
+        Frames::new(input, position, self.framing, self.longest_record)
     }
 }
 
-/// Whole records of a split.
-#[derive(Debug)]
-pub(crate) struct Block {
-    /// The records.
-    pub(crate) data: Vec<u8>,
-    /// Where in the file's content they begin.
-    pub(crate) position: u64,
-    /// The number of the first line, if that is known.
-    pub(crate) line: Option<u64>,
-    /// The columns of the file.
-    pub(crate) header: Option<Header>,
-    /// There is one record, of so many bytes, which is too long: the data are its begin.
-    pub(crate) too_long: Option<u64>,
+impl Input for Reading {
+    type Block = Block;
+
+    fn bytes_left(&self, split: &str, offset: &SplitOffset) -> u64 {
+        Split::parse(split).bytes_left(offset.position)
+    }
+
+    /// Reads a split from `offset` (of a record, or 0 for the split's begin) to its end, and says how many bytes of the file it reads.
+    ///
+    /// Fails if the file can't be read, isn't the one that was found, or changes meanwhile.
+    fn read(
+        &mut self,
+        split: &str,
+        offset: &SplitOffset,
+        out: &Outbox<'_, Block>,
+    ) -> Result<(), BoxError> {
+        read_split(&Split::parse(split), offset, *self, out)
+    }
 }
 
-/// Reads a split from `offset` (of a record, or 0 for the split's begin) to its end, and gives every block to `send` until
-/// that says no. Says to `progress` how many bytes of the file it reads.
-///
-/// # Errors
-///
-/// If the file can't be read, isn't the one that was found, or changes meanwhile.
-pub(crate) fn read_split(
+fn read_split(
     split: &Split,
     offset: &SplitOffset,
     reading: Reading,
-    progress: &ReaderProgress,
-    send: &mut dyn FnMut(Block) -> bool,
+    out: &Outbox<'_, Block>,
 ) -> Result<(), BoxError> {
     let path = &split.path;
     let content = Content::open(path, reading.encoding, offset)?;
@@ -97,40 +72,38 @@ pub(crate) fn read_split(
         (0, _) => content.line_from(start)?.max(length),
         _ => offset.position,
     };
-    let (input, skipped) = content.from(from, Some(progress))?;
+    let (input, skipped) = content.from(from, Some(out.progress))?;
     let mut line = match (start, skipped) {
         (0, Some(lines)) => Some(1 + lines),
         // Exact unless records were of several lines, or lines were empty.
         (0, None) => Some(1 + head_lines + offset.records),
         _ => None,
     };
-    let mut frames = Frames::new(input, from, reading, path);
+    let mut frames = reading.frames(input, from);
+    let failed = |error| cannot("read", path, &error);
     while frames.position < end
-        && let Some(Frame { mut data, too_long }) = frames.next()?
+        && let Some(mut frame) = frames.next().map_err(failed)?
     {
-        let length = too_long.unwrap_or(data.len() as u64);
+        let length = frame.length();
         let position = frames.position - length;
-        if frames.position > end && too_long.is_none() {
+        if frames.position > end && frame.too_long.is_none() {
             // The line with the last byte of the piece is its last.
             let last = usize::try_from(end - 1 - position).unwrap_or(usize::MAX);
-            if let Some(length) = memchr(b'\n', &data[last..]) {
-                data.truncate(last + length + 1);
+            if let Some(length) = memchr(b'\n', &frame.data[last..]) {
+                frame.data.truncate(last + length + 1);
             }
         }
         if plain {
-            progress.read_bytes(length);
+            out.progress.read_bytes(length);
         }
-        let after = line.map(|line| line + too_long.map_or_else(|| lines(&data), |_| 1));
-        if !send(Block { data, position, line, header: header.clone(), too_long }) {
+        let after = line.map(|line| line + frame.lines());
+        let Frame { data, too_long } = frame;
+        if !out.send(Block { data, position, line, header: header.clone(), too_long }) {
             return Ok(());
         }
         line = after;
     }
     content.is_unchanged()
-}
-
-fn lines(data: &[u8]) -> u64 {
-    memchr_iter(b'\n', data).count() as u64
 }
 
 /// What comes before the records of a file.
@@ -143,8 +116,9 @@ struct Head {
 /// Reads a mark of the encoding, and the header.
 fn read_head(content: &Content<'_>, path: &Path, reading: Reading) -> Result<Head, BoxError> {
     let (input, _) = content.from(0, None)?;
+    let failed = |error| cannot("read", path, &error);
     let mut head = Head { header: None, length: 0, lines: 0 };
-    let Some(Frame { data, too_long }) = Frames::new(input, 0, reading, path).next()? else {
+    let Some(Frame { data, too_long }) = reading.frames(input, 0).next().map_err(failed)? else {
         return Ok(head);
     };
     let mut at = if data.starts_with(b"\xEF\xBB\xBF") { 3 } else { 0 };
@@ -166,83 +140,8 @@ fn read_head(content: &Content<'_>, path: &Path, reading: Reading) -> Result<Hea
             }
             at += length;
         }
-        head.lines = lines(&data[..at]);
+        head.lines = line_ends(&data[..at]);
     }
     head.length = at as u64;
     Ok(head)
-}
-
-/// Whole records; or the begin of one that is too long, with its length.
-struct Frame {
-    data: Vec<u8>,
-    too_long: Option<u64>,
-}
-
-/// Cuts what is read into frames.
-struct Frames<'p> {
-    input: Box<dyn BufRead>,
-    /// The begin of a record that the last frame left.
-    carry: Vec<u8>,
-    /// Where the next frame begins.
-    position: u64,
-    reading: Reading,
-    path: &'p Path,
-    ended: bool,
-}
-
-impl<'p> Frames<'p> {
-    fn new(input: Box<dyn BufRead>, position: u64, reading: Reading, path: &'p Path) -> Self {
-        Frames { input, carry: Vec::new(), position, reading, path, ended: false }
-    }
-
-    /// The next whole records; the last may lack its line end.
-    fn next(&mut self) -> Result<Option<Frame>, BoxError> {
-        let mut data = Vec::with_capacity(self.carry.len() + BLOCK);
-        data.append(&mut self.carry);
-        let mut too_long = None;
-        while !self.ended {
-            // A record longer than a block is searched again only when twice as much is there.
-            let wanted = BLOCK.max(data.len());
-            let read = self.input.by_ref().take(wanted as u64).read_to_end(&mut data);
-            self.ended = read.map_err(|error| cannot("read", self.path, &error))? < wanted;
-            if self.ended {
-                break;
-            }
-            if let Some(end) = self.reading.framing.last_record_end(&data) {
-                self.carry.extend_from_slice(&data[end..]);
-                data.truncate(end);
-                break;
-            }
-            if data.len() > self.reading.longest_record {
-                too_long = self.cut_off(&mut data)?;
-                break;
-            }
-        }
-        self.position += too_long.unwrap_or(data.len() as u64);
-        Ok((!data.is_empty()).then_some(Frame { data, too_long }))
-    }
-
-    /// Cuts a record off that is too long, so that reading goes on behind it. If it has several lines, a quote in the first one is not
-    /// closed, and that line is the bad record.
-    fn cut_off(&mut self, data: &mut Vec<u8>) -> Result<Option<u64>, BoxError> {
-        if let Some(end) = memchr(b'\n', data) {
-            self.carry = data.split_off(end + 1);
-            return Ok(None);
-        }
-        let begin = data.len() as u64;
-        data.truncate(KEPT);
-        let mut rest = 0;
-        loop {
-            let found = self.input.fill_buf().map_err(|error| cannot("read", self.path, &error))?;
-            let (length, is_whole) = match memchr(b'\n', found) {
-                Some(at) => (at + 1, true),
-                None => (found.len(), found.is_empty()),
-            };
-            self.input.consume(length);
-            rest += length as u64;
-            if is_whole {
-                return Ok(Some(begin + rest));
-            }
-        }
-    }
 }

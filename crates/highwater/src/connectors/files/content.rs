@@ -16,8 +16,8 @@ use highwater_runtime::connector::SplitOffset;
 use highwater_runtime::observe::ReaderProgress;
 use memchr::memchr_iter;
 
-use super::blocks::BLOCK;
 use super::discover::cannot;
+use crate::connectors::records::frames::BLOCK;
 
 /// So many bytes at both ends of a file are looked at to know it again.
 const ENDS: usize = 4 << 10;

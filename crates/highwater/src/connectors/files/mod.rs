@@ -1,17 +1,16 @@
 //! Files as source and sink: text, newline-delimited JSON, CSV; compressed files and other encodings on the way in.
 //!
 //! ```text
-//!  discover: which splits ─▶ blocks: whole records ─▶ source: rows ─▶ job ─▶ writer: staged files ─▶ publisher: parts
-//!  watch: new ones           content: bytes         format, csv: lines and rows
+//!  discover: which splits ─▶ blocks: whole records ─▶ rows ─▶ job ─▶ writer: staged files ─▶ publisher: parts
+//!  watch: new ones           content: bytes
 //! ```
+//!
+//! How bytes become records and rows is in [`records`](super::records).
 
 mod blocks;
 mod content;
-mod csv;
 mod discover;
 mod folder;
-mod format;
-mod pace;
 mod partition;
 mod publisher;
 mod source;
@@ -27,6 +26,7 @@ use std::time::Duration;
 use highwater_runtime::Data;
 use highwater_runtime::connector::{Sink, Source};
 
+use super::records::format::{self, Csv, Ndjson, Text};
 use super::{IntoSink, IntoSource};
 use discover::Place;
 use encoding_rs::Encoding;
@@ -61,21 +61,6 @@ pub struct Files<F = Csv> {
     rate: Option<u64>,
     roll: Roll,
 }
-
-/// The format of [`Files::csv`].
-#[derive(Clone, Debug)]
-pub struct Csv {
-    header: bool,
-    delimiter: u8,
-}
-
-/// The format of [`Files::ndjson`].
-#[derive(Clone, Debug)]
-pub struct Ndjson;
-
-/// The format of [`Files::text`].
-#[derive(Clone, Debug)]
-pub struct Text;
 
 /// Lines are cut off one another anywhere, so that large files are read by several workers.
 const SPLIT_BYTES: u64 = 64 << 20;
@@ -317,8 +302,7 @@ impl Files<Csv> {
     /// Panics if it is a quote or a line end, which have a meaning of their own.
     #[must_use]
     pub fn delimiter(mut self, delimiter: u8) -> Self {
-        assert!(!b"\"\r\n".contains(&delimiter), "a quote or a line end can't separate fields");
-        self.format.delimiter = delimiter;
+        self.format = self.format.delimited_by(delimiter);
         self
     }
 }

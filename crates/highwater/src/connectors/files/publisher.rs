@@ -30,8 +30,8 @@ use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
 use super::discover::cannot;
 use super::folder::{Folder, Owner, Staged, link, remove, sync_folder};
-use super::format::FileFormat;
 use super::partition;
+use crate::connectors::records::format::FileFormat;
 
 /// So much of a file is read at once.
 const BUFFER: usize = 256 << 10;

@@ -5,8 +5,9 @@ use highwater_log::StagedItem;
 use highwater_runtime::Batch;
 use highwater_runtime::connector::{Sink, Writer};
 
-use super::super::{Csv, Files};
+use super::super::Files;
 use super::*;
+use crate::connectors::Csv;
 use crate::connectors::IntoSink;
 use crate::connectors::testing::{Place, cut};
 

@@ -1,22 +1,39 @@
 use std::io::Write;
 
-use highwater_runtime::connector::Malformed;
+use highwater_runtime::connector::{Malformed, MalformedRecords};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::super::{Csv, Files};
+use super::super::Files;
 use super::*;
+use crate::connectors::Csv;
 use crate::connectors::testing::{Both, at_begin, drain, drain_with_rejects, env, no_waker, poll};
 
 fn reader<T: Data, F: ReadFormat<T>>(
     files: &Files<F>,
     splits: Vec<(String, SplitOffset)>,
     env: &dyn Env,
-) -> FileReader<T, F::Parser> {
-    let Files { encoding, longest_record, .. } = *files;
-    let reading = Reading { framing: files.format.framing(), encoding, longest_record };
-    let progress = ReaderProgress::default();
-    let mut reader = FileReader::new(files.format.parser(), reading, env, no_waker(), progress);
+) -> ThreadedReader<T, Records<F::Parser>> {
+    reader_with(files, splits, env, MalformedRecords::default(), usize::MAX)
+}
+
+/// Reads at most so many rows at once.
+fn reader_with<T: Data, F: ReadFormat<T>>(
+    files: &Files<F>,
+    splits: Vec<(String, SplitOffset)>,
+    env: &dyn Env,
+    malformed: MalformedRecords,
+    rows: usize,
+) -> ThreadedReader<T, Records<F::Parser>> {
+    let source = FileSource::<T, F> {
+        place: files.place(),
+        format: files.format.clone(),
+        longest_record: files.longest_record,
+        rate: None,
+        rows: PhantomData,
+    };
+    let reader = source.start(env, no_waker(), ReaderProgress::default());
+    let mut reader = reader.with(malformed, rows);
     reader.add(splits, 1).unwrap();
     reader
 }
@@ -78,7 +95,7 @@ proptest! {
             let mut offsets = vec![begin];
             let progress = |offset: &SplitOffset| vec![(id.clone(), offset.clone())];
             let mut one = reader(&files, progress(&offsets[0]), env.as_ref());
-            one.rows_at_once = 1;
+            one.limit_rows(1);
             while let Some(rows) = poll::<String>(&mut one, env.as_ref()).unwrap() {
                 whole.extend(rows);
                 offsets.push(one.offsets().remove(0).1);
@@ -122,7 +139,7 @@ proptest! {
         let env = env();
         let id = path.to_str().unwrap().to_owned();
         let mut one = reader::<Flight, Csv>(&files, at_begin(std::slice::from_ref(&id)), env.as_ref());
-        one.rows_at_once = 7;
+        one.limit_rows(7);
         let mut read = 0;
         while let Some(some) = poll::<Flight>(&mut one, env.as_ref()).unwrap() {
             read += some.len();
@@ -250,18 +267,6 @@ fn what_cannot_be_read_is_an_error() {
     assert!(error.contains("a.txt:2 (record 2): expected UTF-8 text, and byte 5 isn't"), "{error}");
 }
 
-#[test]
-fn a_thread_that_ends_without_a_word_is_an_error() {
-    let (sender, blocks) = sync_channel(1);
-    drop(sender);
-    let files = Files::text("x");
-    let env = env();
-    let mut reader = reader(&files, at_begin(&["x".to_owned()]), env.as_ref());
-    reader.blocks = blocks;
-    let error = drain::<String>(&mut reader, env.as_ref()).unwrap_err().to_string();
-    assert!(error.contains("ended without a word"), "{error}");
-}
-
 /// Reads everything under a policy.
 fn read_under<T: Data, F: ReadFormat<T>>(
     files: &Files<F>,
@@ -269,9 +274,9 @@ fn read_under<T: Data, F: ReadFormat<T>>(
 ) -> (Result<Both<T>, BoxError>, ReaderProgress) {
     let env = env();
     let splits = files.place().splits(&[]).unwrap();
-    let mut one = reader::<T, F>(files, splits, env.as_ref());
     let progress = ReaderProgress::default();
-    one.malformed = MalformedRecords::new("in", policy, progress.clone());
+    let malformed = MalformedRecords::new("in", policy, progress.clone());
+    let mut one = reader_with::<T, F>(files, splits, env.as_ref(), malformed, usize::MAX);
     (drain_with_rejects(&mut one, env.as_ref()), progress)
 }
 
@@ -336,7 +341,7 @@ fn utf_16_is_known_by_its_mark_and_other_encodings_by_name() {
         // It goes on from anywhere.
         let (env, (id, begin)) = (env(), files.place().splits(&[]).unwrap().remove(0));
         let mut one = reader::<Flight, Csv>(&files, vec![(id, begin)], env.as_ref());
-        one.rows_at_once = 2;
+        one.limit_rows(2);
         poll::<Flight>(&mut one, env.as_ref()).unwrap();
         let mut rest = reader::<Flight, Csv>(&files, one.offsets(), env.as_ref());
         assert_eq!(drain::<Flight>(&mut rest, env.as_ref()).unwrap(), rows[2..]);
@@ -402,7 +407,7 @@ fn a_file_that_is_another_than_was_found_is_refused() {
     let env = env();
     let found = files.place().splits(&[]).unwrap();
     let mut one = reader(&files, found, env.as_ref());
-    one.rows_at_once = 1;
+    one.limit_rows(1);
     poll::<String>(&mut one, env.as_ref()).unwrap();
     let read = one.offsets();
     let go_on = || drain::<String>(&mut reader(&files, read.clone(), env.as_ref()), env.as_ref());

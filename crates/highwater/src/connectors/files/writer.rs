@@ -32,9 +32,9 @@ use xxhash_rust::xxh3::Xxh3Default;
 
 use super::discover::cannot;
 use super::folder::{Folder, Staged, sync_folder};
-use super::format::{FileFormat, WriteFormat};
 use super::partition::{self, Partition};
 use super::publisher::{FilePublisher, Roll};
+use crate::connectors::records::format::{FileFormat, WriteFormat};
 
 /// A buffer this full goes to the writing thread.
 const BUFFER: usize = 256 << 10;

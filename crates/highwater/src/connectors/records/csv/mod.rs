@@ -9,10 +9,10 @@
 //! both side by side. Its reader isn't used because a block is already known to be whole records, the columns of a
 //! file are looked up once and not once a row, and whole numbers are parsed without a detour: several times the rows a second.
 
-pub(super) mod de;
+pub(crate) mod de;
 mod field;
-pub(super) mod ser;
-pub(super) mod tokens;
+pub(crate) mod ser;
+pub(crate) mod tokens;
 
 #[cfg(test)]
 mod tests;

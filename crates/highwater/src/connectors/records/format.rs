@@ -7,11 +7,37 @@ use memchr::memchr;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::blocks::{Block, Framing};
 use super::csv::de::Layout;
 use super::csv::ser;
 use super::csv::tokens::{Tokens, without_line_end};
-use super::{Csv, Ndjson, Text};
+use super::frames::{Block, Framing};
+
+/// Comma-separated values: the format of [`Files::csv`](crate::connectors::Files::csv) and other connectors' `csv`.
+#[derive(Clone, Debug)]
+pub struct Csv {
+    pub(crate) header: bool,
+    pub(crate) delimiter: u8,
+}
+
+/// A JSON value a line: the format of [`Files::ndjson`](crate::connectors::Files::ndjson) and other connectors' `ndjson`.
+#[derive(Clone, Debug)]
+pub struct Ndjson;
+
+/// Lines of text: the format of [`Files::text`](crate::connectors::Files::text) and other connectors' `text`.
+#[derive(Clone, Debug)]
+pub struct Text;
+
+impl Csv {
+    /// The same with another delimiter.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it is a quote or a line end, which have a meaning of their own.
+    pub(crate) fn delimited_by(self, delimiter: u8) -> Self {
+        assert!(!b"\"\r\n".contains(&delimiter), "a quote or a line end can't separate fields");
+        Csv { delimiter, ..self }
+    }
+}
 
 /// A format from which rows of type `T` can be read.
 pub(crate) trait ReadFormat<T>: Clone + Send + Sync + 'static {
