@@ -35,10 +35,10 @@ impl Suspicion {
 
     /// Takes a failure into account. Gives the record that is at fault, if that is now known.
     pub(super) fn failed(&mut self, seen: &Seen<'_>) -> Option<Span> {
-        let before = self.last.replace(seen.why.to_owned());
         if !seen.of_the_job {
             return None;
         }
+        let before = self.last.replace(seen.why.to_owned());
         match &seen.suspect {
             Some(suspect) if suspect.is_single() => return Some(suspect.clone()),
             Some(suspect) => {
