@@ -266,15 +266,15 @@ impl<'a> Run<'a> {
     ) -> Result<Outcome, Error> {
         let from = recovered.base.as_ref().map(|(number, _)| *number);
         let log = recovered.log.clone();
-        let (others, sockets) = match cluster {
+        let (others, conduits) = match cluster {
             None => (None, None),
             Some(mut cluster) => {
                 let sockets = cluster.mesh(&self.env).inspect_err(|error| {
                     cluster.tell_all(&Signal::Failed { why: error.to_string() });
                 })?;
-                let others = Watch::start(cluster, &attempt);
+                let (others, conduits) = Watch::start(cluster, sockets, &attempt);
                 attempt.set_others(&others);
-                (Some(others), Some(sockets))
+                (Some(others), Some(conduits))
             }
         };
         let commits = committer.is_some();
@@ -290,7 +290,7 @@ impl<'a> Run<'a> {
         started(Control(attempt.clone()));
         let summary = outcome(&attempt, &recovered, false, from);
         let ready = self.checkpoints().then_some(ready);
-        let guards = workers::start(self.plan, recovered, &attempt, sockets, ready)?;
+        let guards = workers::start(self.plan, recovered, &attempt, conduits, ready)?;
         let (owner, together) = (attempt.clone(), others.clone());
         let finished = block_on(&*attempt.env, async move {
             owner.ended().await;

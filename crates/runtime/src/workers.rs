@@ -16,7 +16,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::Error;
 use crate::attempt::{Attempt, lock};
-use crate::cluster::Sockets;
+use crate::cluster::Conduits;
 use crate::dataflow::{self, Pacer, Ready, Worker};
 use crate::plan::Checked;
 use crate::recover::Recovered;
@@ -24,12 +24,12 @@ use crate::recover::Recovered;
 /// A worker with nothing to do looks around at least so often.
 const PARK_MAX: Duration = Duration::from_millis(50);
 
-/// Starts the workers, connected through `sockets` with those of other processes, if there are any. `ready` is for worker 0.
+/// Starts the workers, connected through `conduits` with those of other processes, if there are any. `ready` is for worker 0.
 pub(crate) fn start(
     plan: Checked,
     recovered: Recovered,
     attempt: &Arc<Attempt>,
-    sockets: Option<Sockets>,
+    conduits: Option<Conduits>,
     ready: Option<UnboundedSender<Ready>>,
 ) -> Result<WorkerGuards<()>, Error> {
     let workers = attempt.settings.workers;
@@ -37,7 +37,7 @@ pub(crate) fn start(
         what: "starting workers".to_owned(),
         source: std::io::Error::other(why),
     };
-    let (builders, guard) = connect(attempt, sockets).map_err(failed)?;
+    let (builders, guard) = connect(attempt, conduits).map_err(failed)?;
     let shared = Arc::new((plan, recovered));
     let seats = (0..workers).map(|worker| Some((shared.clone(), attempt.env.seat(worker))));
     let (seats, ready) = (Mutex::new(seats.collect::<Vec<_>>()), Mutex::new(ready));
@@ -63,10 +63,10 @@ pub(crate) fn start(
 /// Timely's allocators for the workers of this process.
 fn connect(
     attempt: &Attempt,
-    sockets: Option<Sockets>,
+    conduits: Option<Conduits>,
 ) -> Result<(Vec<AllocatorBuilder>, Box<dyn Any + Send>), String> {
     let workers = attempt.settings.workers;
-    let Some(sockets) = sockets else {
+    let Some(conduits) = conduits else {
         let config = match workers {
             1 => CommunicationConfig::Thread,
             workers if attempt.settings.exchange_bytes => {
@@ -79,7 +79,7 @@ fn connect(
     let hooks = Hooks::default();
     let inner = ProcessBuilder::new_typed_vector(workers, hooks.refill.clone(), None);
     let (builders, guard) =
-        initialize_networking_from_sockets(inner, sockets, attempt.process, workers, hooks)
+        initialize_networking_from_sockets(inner, conduits, attempt.process, workers, hooks)
             .map_err(|error| error.to_string())?;
     Ok((builders.into_iter().map(AllocatorBuilder::Tcp).collect(), Box::new(guard)))
 }

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! - `messages`: what is said, and the decision whether a process may take part. - `link`: a control connection.
-//! - `door`: whoever knocks. - `form`: the handshake. - `watch`: what signals of other processes mean for the attempt.
+//! - `door`: whoever knocks. - `form`: the handshake. - `watch`: what signals of other processes mean for the attempt. - `conduit`: a data
+//!   connection.
 //!
 //! Only process 0 ever writes to the log. A process that is lost, paused or silent for [`SILENCE`] ends the attempt on all others, and
 //! whoever supervises them starts the next one. Nothing here is needed for exactness, which is the log's: it makes failures quick and their
@@ -23,6 +24,7 @@
     reason = "sockets are the real world; a simulated attempt has none"
 )]
 
+mod conduit;
 mod door;
 mod form;
 mod link;
@@ -35,6 +37,7 @@ use std::time::Duration;
 
 use crate::Error;
 
+pub(crate) use conduit::Conduit;
 pub(crate) use form::Formed;
 use link::{Event, Link};
 pub(crate) use messages::{Hello, Signal, Totals, Welcome};
@@ -120,6 +123,9 @@ pub(crate) struct Cluster {
 
 /// The data connection to every other process; none to oneself.
 pub(crate) type Sockets = Vec<Option<TcpStream>>;
+
+/// The same, as timely sees them.
+pub(crate) type Conduits = Vec<Option<Conduit>>;
 
 impl Cluster {
     fn shown(&self, process: usize) -> String {

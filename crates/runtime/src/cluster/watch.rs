@@ -1,16 +1,14 @@
 //! What signals of other processes mean for a running attempt.
 
+use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::link::{Event, Link};
 use super::messages::{self, Greeting, Signal, Totals};
-use super::{Cluster, shown};
+use super::{Cluster, Conduit, Conduits, Sockets, shown};
 use crate::Error;
 use crate::attempt::{Attempt, Control, lock};
-
-/// When timely's own connection breaks, the control connection usually says why; so long it is waited for that.
-const REASON: Duration = Duration::from_millis(300);
 
 /// How often process 0 is told what the others do.
 const REPORT: Duration = Duration::from_millis(500);
@@ -33,13 +31,21 @@ struct Known {
 }
 
 impl Watch {
-    /// Begins to listen to the other processes on behalf of `attempt`.
-    pub(crate) fn start(cluster: Cluster, attempt: &Arc<Attempt>) -> Arc<Self> {
+    /// Begins to listen to the other processes on behalf of `attempt`, whose data goes through `sockets`.
+    pub(crate) fn start(
+        cluster: Cluster,
+        sockets: Sockets,
+        attempt: &Arc<Attempt>,
+    ) -> (Arc<Self>, Conduits) {
         let Cluster { hosts, links, events, report, .. } = cluster;
         let known = Known { ended: vec![None; hosts.len()], ended_here: false, done: None };
         let watch = Arc::new(Watch { attempt: attempt.clone(), links, known: Mutex::new(known) });
         let (listening, timely) = (watch.clone(), report);
-        fail_on_broken_connections(attempt, &hosts);
+        let conduit = |(process, socket): (usize, Option<TcpStream>)| {
+            let peer = shown(&hosts, process);
+            socket.map(|socket| Conduit::new(socket, peer, attempt.clone()))
+        };
+        let conduits = sockets.into_iter().enumerate().map(conduit).collect();
         let listen = move || {
             // Keeps the channel open, so that it ends with the process.
             let _open = timely;
@@ -51,7 +57,7 @@ impl Watch {
         if attempt.process > 0 {
             attempt.env.spawn("report", Box::pin(watch.clone().report()));
         }
-        watch
+        (watch, conduits)
     }
 
     /// Tells process 0 every now and then what this process does, for people.
@@ -148,32 +154,4 @@ impl Watch {
         lock(&self.known).done = Some(finished);
         self.tell_all(&Signal::Done { finished });
     }
-}
-
-/// Timely's communication threads know only how to panic. What they do then is this: the attempt fails, and the thread stays where it is,
-/// so that nothing is unwound and dropped.
-fn fail_on_broken_connections(attempt: &Arc<Attempt>, hosts: &[String]) {
-    static CURRENT: Mutex<Option<(Arc<Attempt>, Vec<String>)>> = Mutex::new(None);
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    *lock(&CURRENT) = Some((attempt.clone(), hosts.to_vec()));
-    ONCE.call_once(|| {
-        let before = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            let thread = std::thread::current();
-            let name = thread.name().unwrap_or_default();
-            let remote = name
-                .strip_prefix("timely:send-")
-                .or_else(|| name.strip_prefix("timely:recv-"))
-                .and_then(|number| number.parse().ok());
-            let Some(process) = remote else { return before(panic) };
-            std::thread::sleep(REASON);
-            if let Some((attempt, hosts)) = lock(&CURRENT).clone() {
-                let why = "the data connection is broken".to_owned();
-                attempt.fail(Error::Peer { process: shown(&hosts, process), why });
-            }
-            loop {
-                std::thread::park();
-            }
-        }));
-    });
 }
