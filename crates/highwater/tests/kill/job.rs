@@ -25,6 +25,10 @@ pub const FOLDER_VARIABLE: &str = "KILL_TEST_FOLDER";
 /// The number of workers.
 pub const WORKERS_VARIABLE: &str = "KILL_TEST_WORKERS";
 
+/// Set if there are several processes: where all of them are, and which one this is.
+pub const HOSTS_VARIABLE: &str = "KILL_TEST_HOSTS";
+pub const PROCESS_VARIABLE: &str = "KILL_TEST_PROCESS";
+
 /// If set, a worker reads slowly, and only so many rows in this attempt.
 pub const QUOTA_VARIABLE: &str = "KILL_TEST_QUOTA";
 
@@ -65,7 +69,12 @@ pub fn run(folder: &Path) -> highwater::Result<()> {
         checkpoints,
     ];
     let times = ["--checkpoint-interval", "80ms", "--trigger", "80ms"];
-    let Arguments { options } = Arguments::parse_from(arguments.into_iter().chain(times));
+    let variable = |name| std::env::var(name).unwrap_or_default();
+    let (hosts, process) = (variable(HOSTS_VARIABLE), variable(PROCESS_VARIABLE));
+    let place = ["--hosts", hosts.as_str(), "--process", process.as_str()];
+    let place = if hosts.is_empty() { &[][..] } else { &place[..] };
+    let all = arguments.into_iter().chain(times).chain(place.iter().copied());
+    let Arguments { options } = Arguments::parse_from(all);
     let quota = std::env::var(QUOTA_VARIABLE).ok().map(|rows| rows.parse().expect("a number"));
     let out = |name: &str| folder.join("out").join(name);
     Runner::new("kill").options(options).run(|job| {

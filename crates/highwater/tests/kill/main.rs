@@ -1,9 +1,11 @@
-//! A job of real processes is killed with SIGKILL more than a hundred times, in every phase, and started again with another number
-//! of workers each time; then it runs to its end, and everything that it has written is compared with a straightforward
-//! computation over the whole input.
+//! A job of one to three real processes is struck hundreds of times, in every phase: one of its processes is killed with SIGKILL, or
+//! paused with SIGSTOP and woken up when its replacement runs. It is started again with another number of processes and workers each
+//! time; then it runs to its end, and everything that it has written is compared with a straightforward computation over the whole
+//! input.
 //!
 //! ```text
-//!  rounds: start ─▶ wait for a phase in the trace ─▶ kill -9 ─▶ count the phase that it died in   (job: this test's own binary)
+//!  rounds: start ─▶ wait for a phase in the trace ─▶ kill -9 or -STOP ─▶ the other processes end by themselves  (job: this test's own binary)
+//!  members: the processes of an attempt      trace: the phases that strikes fell in
 //!  observer: looks at the output all the time; whatever was seen once must stay as it was
 //!  results: after the last run, output against model
 //! ```
@@ -16,24 +18,26 @@
 
 mod input;
 mod job;
+mod members;
 mod observer;
 mod results;
 mod rounds;
+mod trace;
 
 use std::io::Write;
-use std::process::ExitStatus;
 
-use rounds::{Kills, Rounds, Target};
+use rounds::{Blow, Rounds};
+use trace::{Strikes, Target};
 
-/// So many kills at least, and so many in each phase.
-const KILLS: usize = 105;
-const KILLS_IN_EACH: usize = 5;
+/// So many strikes at least, and so many in each phase.
+const KILLS: (usize, usize) = (200, 5);
+const PAUSES: (usize, usize) = (50, 2);
 
 /// More rounds than this, and something keeps the job out of a phase.
-const ROUNDS_MAX: usize = 200;
+const ROUNDS_MAX: usize = 330;
 
 #[test]
-fn results_are_exact_after_a_hundred_kills_in_all_phases() {
+fn results_are_exact_after_hundreds_of_kills_and_pauses_in_all_phases() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let sales = input::sales();
@@ -41,32 +45,51 @@ fn results_are_exact_after_a_hundred_kills_in_all_phases() {
     let observer = observer::Observer::start(folder);
 
     let mut rounds = Rounds::new(folder);
-    let mut kills = Kills::default();
+    let (mut kills, mut pauses) = (Strikes::default(), Strikes::default());
+    let is_enough =
+        |strikes: &Strikes, (total, least)| strikes.total() >= total && strikes.least() >= least;
     let mut round = 0;
-    while kills.total() < KILLS || kills.least() < KILLS_IN_EACH {
-        assert!(round < ROUNDS_MAX, "after {round} rounds there are only these kills: {kills}");
-        // A full turn over all targets, then those that need more.
-        let target = match round < KILLS {
-            true => Target::ALL[round % Target::ALL.len()],
-            false => kills.rarest(),
+    while !is_enough(&kills, KILLS) || !is_enough(&pauses, PAUSES) || rounds.has_zombies() {
+        assert!(
+            round < ROUNDS_MAX,
+            "only this after {round} rounds: kills={kills}, pauses={pauses}"
+        );
+        // Every fifth is a pause, as long as both are needed.
+        let pause = (round % 5 == 4 || is_enough(&kills, KILLS)) && !is_enough(&pauses, PAUSES);
+        let (blow, strikes, least) = match pause {
+            true => (Blow::Pause, &mut pauses, PAUSES.0),
+            false => (Blow::Kill, &mut kills, KILLS.0),
         };
-        kills.count(&rounds.kill(target));
+        // Full turns over all targets, then those that need more.
+        let target = if strikes.total() < least {
+            Target::ALL[strikes.total() % Target::ALL.len()]
+        } else if rounds.has_zombies() {
+            // What they leave behind is cleared away by the attempt after that.
+            Target::Running
+        } else {
+            strikes.rarest()
+        };
+        strikes.count(&rounds.strike(blow, target));
         round += 1;
     }
     let published = results::published_sales(folder);
-    let last: ExitStatus = rounds.run_to_end();
-    assert!(last.success(), "{last}\n{}", rounds.said());
-    let again = rounds.run_to_end();
-    assert!(again.success(), "{again}\n{}", rounds.said());
+    for _ in 0..2 {
+        let last = rounds.run_to_end();
+        assert!(last.iter().all(|status| status.success()), "{last:?}\n{}", rounds.said());
+    }
     let seen = observer.stop();
 
     // Past libtest's capture: how often which phase was hit is what this test is worth.
     let (stderr, rows) = (&mut std::io::stderr(), sales.len());
-    writeln!(stderr, "{kills}; {published} of {rows} rows were published when the killing ended")
-        .unwrap();
+    let noticed = rounds.noticed();
+    writeln!(
+        stderr,
+        "kills={kills}; pauses={pauses}; {noticed}; {published} of {rows} rows were published when the striking ended"
+    )
+    .unwrap();
     assert!(
         published > 0 && published < rows,
-        "kills fell on a job that hadn't begun, or was over"
+        "the job hadn't begun, or was over, when it was struck"
     );
     observer::check(&seen, folder);
     results::check(folder, &sales);

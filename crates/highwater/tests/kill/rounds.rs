@@ -1,26 +1,32 @@
-//! Starts the job, waits until it is in some phase, kills it, and sees in which phase it died.
+//! Starts the job, waits until one of its processes is in some phase, kills or pauses that one, and sees in which phase it was struck.
+//!
+//! A paused process is a zombie of the next attempt: it wakes up when that one has recovered, and must end without any effect. One that
+//! was paused before it had taken its number in the log is a late starter instead, which may take over: it wakes up when the next
+//! attempt is struck, and is killed in turn.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::fs::{self, File};
-use std::os::unix::process::ExitStatusExt;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use highwater::env::Phase;
 
 use crate::input::Numbers;
 use crate::job;
+use crate::members::{self, Process, Start};
+use crate::trace::{Target, Trace};
 
 /// A phase that is to be hit lasts so long, in milliseconds.
 const STRETCH_MS: u64 = 15;
 
 /// A worker reads so many rows in an attempt.
-const QUOTA: u64 = 400;
+const QUOTA: u64 = 120;
 
-/// If what was waited for hasn't come after so long, the process is killed wherever it is.
+/// If what was waited for hasn't come after so long, the process is struck wherever it is.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A late starter has so long to begin; one of several processes waits for the others.
+const LATE: Duration = Duration::from_millis(500);
 
 /// The last run may take so long on a slow machine.
 const LAST_RUN: Duration = Duration::from_secs(120);
@@ -28,173 +34,77 @@ const LAST_RUN: Duration = Duration::from_secs(120);
 /// The trace is looked at so often.
 const LOOK: Duration = Duration::from_micros(500);
 
-/// When to kill.
-#[derive(Clone, Copy, Debug)]
-pub enum Target {
-    Phase(Phase),
-    /// In no phase, after at least one whole checkpoint.
-    Running,
-    /// After some random number of changes of phase.
-    Any,
+/// There are one, two or three processes, in turn.
+const PROCESSES: u64 = 3;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Blow {
+    Kill,
+    Pause,
 }
 
-impl Target {
-    pub const ALL: [Target; 8] = [
-        Target::Running,
-        Target::Phase(Phase::Recovering),
-        Target::Phase(Phase::Encoding),
-        Target::Phase(Phase::Uploading),
-        Target::Any,
-        Target::Phase(Phase::Committed),
-        Target::Phase(Phase::Publishing),
-        Target::Phase(Phase::Collecting),
-    ];
-}
-
-/// How many kills fell in which phases; several can be under way at once.
-#[derive(Default)]
-pub struct Kills {
-    total: usize,
-    running: usize,
-    /// Before the process was in any phase.
-    starting: usize,
-    phases: BTreeMap<Phase, usize>,
-}
-
-impl Kills {
-    pub fn total(&self) -> usize {
-        self.total
-    }
-
-    /// Counts one kill, by what the trace says.
-    pub fn count(&mut self, died_in: &Trace) {
-        self.total += 1;
-        match died_in.0.last() {
-            None => self.starting += 1,
-            Some(line) if line.is_empty() => self.running += 1,
-            Some(line) => {
-                for phase in Phase::ALL {
-                    let hit = line.split('+').any(|name| name == phase.name());
-                    *self.phases.entry(phase).or_default() += usize::from(hit);
-                }
-            }
-        }
-    }
-
-    fn of(&self, phase: Phase) -> usize {
-        self.phases.get(&phase).copied().unwrap_or(0)
-    }
-
-    /// How many kills the least hit phase has.
-    pub fn least(&self) -> usize {
-        Phase::ALL.map(|phase| self.of(phase)).into_iter().min().unwrap_or(0).min(self.running)
-    }
-
-    /// What was hit least.
-    pub fn rarest(&self) -> Target {
-        let phase = Phase::ALL.into_iter().min_by_key(|phase| self.of(*phase));
-        phase.filter(|phase| self.of(*phase) <= self.running).map_or(Target::Running, Target::Phase)
-    }
-}
-
-impl fmt::Display for Kills {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "kills={} running={}", self.total, self.running)?;
-        for phase in Phase::ALL {
-            write!(f, " {}={}", phase.name(), self.of(phase))?;
-        }
-        write!(f, " starting={}", self.starting)
-    }
-}
-
-/// The whole lines of the trace that a process wrote: the phases under way after every change.
-pub struct Trace(Vec<String>);
-
-impl Trace {
-    fn read(path: &Path) -> Self {
-        let text = fs::read_to_string(path).unwrap_or_default();
-        // A kill may leave half a line.
-        let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
-        Trace(whole.lines().map(str::to_owned).collect())
-    }
-
-    /// Whether the process is where it is to be killed: in its `turn`-th of these phases.
-    fn is_at(&self, target: Target, turn: usize) -> bool {
-        let Some(last) = self.0.last() else { return false };
-        match target {
-            Target::Any => self.0.len() >= turn * 7,
-            Target::Running => {
-                let collecting = |line: &&String| line.contains(Phase::Collecting.name());
-                last.is_empty() && self.0.iter().filter(collecting).count() >= turn
-            }
-            Target::Phase(phase) => {
-                let is_in = |line: &String| line.split('+').any(|name| name == phase.name());
-                let entered = self.0.windows(2).filter(|two| !is_in(&two[0]) && is_in(&two[1]));
-                let first = usize::from(self.0.first().is_some_and(is_in));
-                is_in(last) && entered.count() + first >= turn
-            }
-        }
-    }
-}
-
-/// Processes of one job, one after the other.
+/// Attempts of one job, one after the other.
 pub struct Rounds {
     folder: PathBuf,
     numbers: Numbers,
     attempt: u64,
+    zombies: Vec<Process>,
+    late: Vec<Process>,
+    /// How long the others took to notice a kill and a pause, in milliseconds.
+    noticed_ms: [Vec<u64>; 2],
 }
 
 impl Rounds {
     pub fn new(folder: &Path) -> Self {
-        // Where exactly a kill falls can't be repeated anyway.
+        // Where exactly a blow falls can't be repeated anyway.
         let seed = u64::from(std::process::id()) << 20 | 1;
-        Rounds { folder: folder.to_owned(), numbers: Numbers(seed), attempt: 0 }
+        let numbers = Numbers(seed);
+        let noticed_ms = [Vec::new(), Vec::new()];
+        let (zombies, late) = (Vec::new(), Vec::new());
+        Rounds { folder: folder.to_owned(), numbers, attempt: 0, zombies, late, noticed_ms }
     }
 
-    fn trace(&self) -> PathBuf {
-        self.folder.join("trace")
-    }
-
-    fn log(&self) -> PathBuf {
-        self.folder.join("stderr")
+    /// What processes wrote that were alone and killed, or ended well; and what all others wrote.
+    fn logs(&self) -> [PathBuf; 2] {
+        ["stderr-alone", "stderr"].map(|name| self.folder.join(name))
     }
 
     /// What all processes so far said.
     pub fn said(&self) -> String {
-        fs::read_to_string(self.log()).unwrap_or_default()
+        self.logs().map(|log| fs::read_to_string(log).unwrap_or_default()).concat()
     }
 
-    /// Whatever a process thought worth a warning. Kills are no reason for any.
+    /// Whatever a process thought worth a warning that had no reason for any: a kill is none to the next attempt.
     pub fn warnings(&self) -> Vec<String> {
-        let said = self.said();
+        let said = fs::read_to_string(&self.logs()[0]).unwrap_or_default();
         let bad =
             |line: &&str| ["WARN", "ERROR", "panicked"].iter().any(|word| line.contains(word));
         said.lines().filter(bad).map(str::to_owned).collect()
     }
 
-    fn start(&mut self, limits: &[(&str, String)]) -> Process {
-        fs::remove_file(self.trace()).ok();
-        self.attempt += 1;
-        // One, two, one, two, ...
-        let workers = 1 + self.attempt % 2;
-        let log = File::options().create(true).append(true).open(self.log()).unwrap();
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "job_process", "--nocapture", "--test-threads=1"])
-            .env(job::FOLDER_VARIABLE, &self.folder)
-            .env(job::WORKERS_VARIABLE, workers.to_string())
-            .env(highwater_env::TRACE_VARIABLE, self.trace())
-            .env("NO_COLOR", "1")
-            .envs(limits.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        Process(child)
+    /// How long it took to notice that a process was gone, and that one was silent: the median, and the longest time.
+    pub fn noticed(&mut self) -> String {
+        let [killed, paused] = &mut self.noticed_ms;
+        let of = |times: &mut Vec<u64>| {
+            times.sort_unstable();
+            let median = times.get(times.len() / 2).copied().unwrap_or_default();
+            format!("{median}/{}", times.last().copied().unwrap_or_default())
+        };
+        format!("noticed_ms killed={} paused={} (median/longest)", of(killed), of(paused))
     }
 
-    /// Starts the job, and kills it there.
-    pub fn kill(&mut self, target: Target) -> Trace {
+    fn start(&mut self, blow: Option<Blow>, limits: &[(&'static str, String)]) -> Vec<Process> {
+        self.attempt += 1;
+        let processes = 1 + (self.attempt % PROCESSES) as usize;
+        // One worker in each for three attempts, two in each for three, ...
+        let workers = 1 + (self.attempt / PROCESSES % 2) as usize;
+        let [alone, others] = self.logs();
+        let log = if processes == 1 && blow != Some(Blow::Pause) { alone } else { others };
+        members::start(&Start { folder: &self.folder, log: &log, processes, workers, limits })
+    }
+
+    /// Starts the job, and strikes one of its processes there.
+    pub fn strike(&mut self, blow: Blow, target: Target) -> Trace {
         let mut limits = vec![(job::QUOTA_VARIABLE, QUOTA.to_string())];
         if let Target::Phase(phase) = target {
             limits
@@ -206,12 +116,17 @@ impl Rounds {
             Target::Any => self.numbers.below(8) as usize,
         };
         let into = Duration::from_micros(self.numbers.below(STRETCH_MS * 1_000));
-        let mut process = self.start(&limits);
+        let mut members = self.start(Some(blow), &limits);
+        let victim = match target.is_everywhere() {
+            true => self.numbers.below(members.len() as u64) as usize,
+            false => 0,
+        };
         let deadline = Instant::now() + PATIENCE;
         let mut reached = None;
+        let mut awake = false;
         loop {
             let now = Instant::now();
-            if reached.is_none() && Trace::read(&self.trace()).is_at(target, turn) {
+            if reached.is_none() && members[victim].trace().is_at(target, turn) {
                 reached = Some(now);
             }
             // A stretched phase is hit anywhere; what passes at once, at once.
@@ -219,29 +134,88 @@ impl Rounds {
             if reached.is_some_and(|reached| now >= reached + wait) || now > deadline {
                 break;
             }
-            if let Some(status) = process.0.try_wait().unwrap() {
-                panic!(
-                    "the job ended by itself, {status}, before it was killed at {target:?}\n{}",
-                    self.said()
-                );
+            if !awake && !self.zombies.is_empty() && members[0].trace().has_recovered() {
+                self.zombies.iter().for_each(Process::wake);
+                awake = true;
+            }
+            for (number, member) in members.iter_mut().enumerate() {
+                if let Some(status) = member.ended() {
+                    panic!(
+                        "process {number} of the job ended by itself, {status}, before {target:?}\n{}",
+                        self.said()
+                    );
+                }
             }
             std::thread::park_timeout(LOOK);
         }
-        process.0.kill().unwrap();
-        let status = process.0.wait().unwrap();
-        // SIGKILL; anything else means that it came to an end of its own in the last moment.
-        assert_eq!(status.signal(), Some(9), "{status}\n{}", self.said());
+        let mut victim = members.remove(victim);
+        match blow {
+            Blow::Kill => {
+                let status = victim.kill();
+                // Anything else means that it came to an end of its own in the last moment.
+                assert!(killed(status), "{status}\n{}", self.said());
+            }
+            Blow::Pause => victim.pause(),
+        }
+        let struck = Instant::now();
+        let said = || self.said();
+        // Those that were still waiting for process 0 may wait on: nothing has begun for them.
+        let (mut begun, waiting): (Vec<Process>, Vec<Process>) =
+            members.into_iter().partition(|other| !other.trace().is_empty());
+        drop(waiting);
+        begun.iter_mut().for_each(|other| other.must_fail("a process was struck", said));
+        if !begun.is_empty() {
+            let noticed = struck.elapsed().as_millis() as u64;
+            self.noticed_ms[usize::from(blow == Blow::Pause)].push(noticed);
+        }
+        if awake {
+            self.bury();
+        }
+        self.late_start();
+        let trace = victim.trace();
+        if blow == Blow::Pause {
+            let zombies = if trace.has_recovered() { &mut self.zombies } else { &mut self.late };
+            zombies.push(victim);
+        }
         assert_eq!(self.warnings(), Vec::<String>::new());
-        Trace::read(&self.trace())
+        trace
+    }
+
+    /// Whether a paused process is still to be woken.
+    pub fn has_zombies(&self) -> bool {
+        !self.zombies.is_empty()
+    }
+
+    /// All zombies, which are awake, come to their ends.
+    fn bury(&mut self) {
+        let mut zombies = std::mem::take(&mut self.zombies);
+        let said = || self.said();
+        zombies.iter_mut().for_each(|zombie| zombie.must_fail("it was replaced", said));
+    }
+
+    /// Wakes those that had not begun when they were paused, and kills them when they have, or wait for others.
+    fn late_start(&mut self) {
+        for mut late in std::mem::take(&mut self.late) {
+            late.wake();
+            let deadline = Instant::now() + LATE;
+            while late.ended().is_none()
+                && !late.trace().has_recovered()
+                && Instant::now() < deadline
+            {
+                std::thread::park_timeout(LOOK);
+            }
+            late.kill();
+        }
     }
 
     /// Starts the job, and leaves it alone.
-    pub fn run_to_end(&mut self) -> ExitStatus {
-        let mut process = self.start(&[]);
+    pub fn run_to_end(&mut self) -> Vec<ExitStatus> {
+        let mut members = self.start(None, &[]);
         let deadline = Instant::now() + LAST_RUN;
         loop {
-            if let Some(status) = process.0.try_wait().unwrap() {
-                return status;
+            let ended: Vec<_> = members.iter_mut().map(Process::ended).collect();
+            if let Some(statuses) = ended.into_iter().collect::<Option<Vec<_>>>() {
+                return statuses;
             }
             assert!(Instant::now() < deadline, "the last run doesn't end\n{}", self.said());
             std::thread::park_timeout(Duration::from_millis(5));
@@ -249,12 +223,7 @@ impl Rounds {
     }
 }
 
-/// A process that doesn't outlive a test that fails.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
+/// By SIGKILL.
+fn killed(status: ExitStatus) -> bool {
+    std::os::unix::process::ExitStatusExt::signal(&status) == Some(9)
 }
