@@ -218,7 +218,7 @@ fn wrong_options_are_refused() {
     for (options, words) in [
         (&["--workers", "0"][..], "at least one worker"),
         (&["--checkpoints", ""], "checkpoint location ``: it is empty"),
-        (&["--checkpoints", "s3://bucket/job"], "no store `s3`"),
+        (&["--checkpoints", "gs://bucket/job"], "no store `gs`"),
     ] {
         let said = refused(options, 1);
         assert!(said.contains(words), "{options:?}: {said}");
