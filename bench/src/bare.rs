@@ -18,22 +18,20 @@ use crate::keyed::key;
 const BATCH: u64 = 4096;
 
 /// Makes records in `make`, and gives the records a second over `window` once all keys have come up.
-fn rate(keys: u64, window: Duration, done: &AtomicU64, stop: &AtomicBool) -> f64 {
+fn rate(keys: u64, window: Duration, done: &AtomicU64) -> f64 {
     while done.load(Relaxed) < keys * 3 / 2 {
         std::thread::sleep(Duration::from_millis(20));
     }
     let (began, from) = (Instant::now(), done.load(Relaxed));
     std::thread::sleep(window);
-    let rate = (done.load(Relaxed) - from) as f64 / began.elapsed().as_secs_f64();
-    stop.store(true, Relaxed);
-    rate
+    (done.load(Relaxed) - from) as f64 / began.elapsed().as_secs_f64()
 }
 
 /// Bare timely: vectors exchanged by key, counted in a hash map; each changed key is emitted once an epoch of 10 ms.
-pub fn timely(keys: u64, workers: usize, window: Duration) -> f64 {
+/// `wait` is called with the records a second of this process before they end.
+pub fn timely(config: timely::Config, keys: u64, window: Duration, wait: fn(f64)) -> f64 {
     let (done, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let (counted, ended) = (done.clone(), stop.clone());
-    let config = timely::Config::process(workers);
     let guards = timely::execute(config, move |worker| {
         let mut input = InputHandle::new();
         let probe = worker.dataflow::<u64, _, _>(|scope| {
@@ -102,7 +100,9 @@ pub fn timely(keys: u64, workers: usize, window: Duration) -> f64 {
             }
         }
     });
-    let rate = rate(keys, window, &done, &stop);
+    let rate = rate(keys, window, &done);
+    wait(rate);
+    stop.store(true, Relaxed);
     drop(guards);
     rate
 }
@@ -131,6 +131,8 @@ pub fn spin(keys: u64, workers: usize, window: Duration) -> f64 {
                 std::hint::black_box(&sums);
             });
         }
-        rate(keys, window, &done, &stop)
+        let rate = rate(keys, window, &done);
+        stop.store(true, Relaxed);
+        rate
     })
 }

@@ -1,5 +1,6 @@
 //! (a) Keyed count and sum, uniform keys.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -42,9 +43,18 @@ pub fn run(arguments: &Arguments) -> highwater::Result<()> {
                 continue;
             }
             let rate = match name {
-                "bare timely" => bare::timely(keys, workers, window),
+                "bare timely" => {
+                    bare::timely(timely::Config::process(workers), keys, window, |_| ())
+                }
                 "bare loop" => bare::spin(keys, workers, window),
-                _ => highwater_rate(keys, workers, window, name == "highwater")?,
+                _ => {
+                    let folder = folder();
+                    let mut options = vec!["--workers".to_owned(), workers.to_string()];
+                    options.extend((name != "highwater").then(|| "--no-checkpoints".to_owned()));
+                    let rate = highwater_rate(keys, window, &folder, &options, |_| ())?;
+                    std::fs::remove_dir_all(&folder).ok();
+                    rate
+                }
             };
             match rates.iter_mut().find(|(known, _)| known == name) {
                 Some((_, all)) => all.push(rate),
@@ -52,35 +62,32 @@ pub fn run(arguments: &Arguments) -> highwater::Result<()> {
             }
         }
     }
-    let measured = |(name, mut all): (String, Vec<f64>)| {
-        all.sort_by(f64::total_cmp);
-        let records_per_second = all[all.len() / 2];
-        Measured { name, records_per_second, least: all[0], most: all[all.len() - 1] }
-    };
-    let rows: Vec<Measured> = rates.into_iter().map(measured).collect();
+    let rows: Vec<Measured> = rates.into_iter().map(Measured::of).collect();
     print_table(&format!("keyed count+sum, {keys} keys, {workers} workers"), &rows);
     Ok(())
 }
 
-fn highwater_rate(
+/// Where checkpoints go meanwhile.
+pub fn folder() -> PathBuf {
+    std::env::temp_dir().join(format!("highwater-bench-{}", std::process::id()))
+}
+
+/// Records a second of the job on Highwater over `window`, once all keys are there, with `more` options. `wait` is called with
+/// it before the job is stopped.
+pub fn highwater_rate(
     keys: u64,
-    workers: usize,
     window: Duration,
-    checkpoints: bool,
+    folder: &Path,
+    more: &[String],
+    wait: fn(f64),
 ) -> highwater::Result<f64> {
     #[derive(Parser)]
     struct Alone {
         #[command(flatten)]
         options: Options,
     }
-    let folder = std::env::temp_dir().join(format!("highwater-bench-{}", std::process::id()));
-    let folder = folder.display().to_string();
-    let mut words =
-        vec!["bench".to_owned(), "--quiet".to_owned(), "--checkpoints".to_owned(), folder.clone()];
-    words.extend(["--workers".to_owned(), workers.to_string()]);
-    if !checkpoints {
-        words.push("--no-checkpoints".to_owned());
-    }
+    let words = ["bench", "--quiet", "--checkpoints"].map(str::to_owned).into_iter();
+    let words = words.chain([folder.display().to_string()]).chain(more.iter().cloned());
     // Measured in this process.
     let options =
         Options { restart: highwater::Restart::Never, ..Alone::parse_from(words).options };
@@ -105,6 +112,7 @@ fn highwater_rate(
                 rate / 1e6,
                 control.observed().last_checkpoint_bytes() >> 20
             );
+            wait(rate);
             control.stop();
         });
     };
@@ -118,6 +126,5 @@ fn highwater_rate(
             .uid("sums")
             .write("out", Discard::new());
     })?;
-    std::fs::remove_dir_all(&folder).ok();
     Ok(*rate.lock().expect("nobody panics here"))
 }

@@ -1,6 +1,6 @@
 //! Measures Highwater, beside bare timely and a bare loop that do the same work in the same run.
 //!
-//! `cargo run --release -p highwater-bench -- keyed|recovery|w6`; see `bench/RESULTS.md` for what came out.
+//! `cargo run --release -p highwater-bench -- keyed|recovery|tcp|w6`; see `bench/RESULTS.md` for what came out.
 
 #![allow(clippy::disallowed_methods, reason = "a benchmark looks at the real clock")]
 
@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 mod bare;
 mod keyed;
 mod recovery;
+mod tcp;
 mod w6;
 
 #[derive(Parser)]
@@ -23,6 +24,8 @@ enum What {
     Keyed(keyed::Arguments),
     /// From a kill to the first row out of the last operator, and to the first published one.
     Recovery(recovery::Arguments),
+    /// The same keyed count and sum in two processes against two threads, of Highwater and of bare timely.
+    Tcp(tcp::Arguments),
     /// CSV files in, running count and sum per bidder, CSV files out.
     W6(Box<w6::Arguments>),
 }
@@ -31,6 +34,7 @@ fn main() -> highwater::Result<()> {
     match Arguments::parse().what {
         What::Keyed(arguments) => keyed::run(&arguments),
         What::Recovery(arguments) => recovery::run(&arguments),
+        What::Tcp(arguments) => tcp::run(&arguments),
         What::W6(arguments) => w6::run(*arguments),
     }
 }
@@ -42,6 +46,14 @@ struct Measured {
     records_per_second: f64,
     least: f64,
     most: f64,
+}
+
+impl Measured {
+    fn of((name, mut all): (String, Vec<f64>)) -> Self {
+        all.sort_by(f64::total_cmp);
+        let records_per_second = all[all.len() / 2];
+        Measured { name, records_per_second, least: all[0], most: all[all.len() - 1] }
+    }
 }
 
 fn print_table(title: &str, rows: &[Measured]) {
