@@ -95,6 +95,12 @@ pub enum Op {
     Windows(i64),
     /// A process function with timers by event time and by the clock: the rows of which they tell.
     Timers(i64),
+    /// A process function with states that live for a while: the number of each row within its key.
+    Lifetimes(i64),
+    /// Counts the rows of each key over two inputs, telling of every one, of some at a side output.
+    Connect,
+    /// The same over one input, all rows of which are known to all workers, too.
+    Broadcast,
     /// A table that takes the rows of every checkpoint in one transaction.
     Write {
         /// Or at least once.
@@ -253,13 +259,16 @@ impl Graph {
             Op::UpdateRemoving,
             Op::Windows(number),
             Op::Timers(number),
+            Op::Lifetimes(number),
+            Op::Connect,
+            Op::Broadcast,
         ]);
         if op == Op::Ordered && !self.nodes[from.0].ordered {
             op = Op::Number;
         }
         let mut inputs = vec![from];
         let others = match op {
-            Op::Union => 1,
+            Op::Union | Op::Connect => 1,
             Op::UnionAll => 2,
             _ => 0,
         };
@@ -342,6 +351,6 @@ mod tests {
             }
             assert!(graph.nodes.iter().any(|node| matches!(node.op, Op::Write { .. })));
         }
-        assert_eq!(seen.len(), 32, "{seen:?}");
+        assert_eq!(seen.len(), 35, "{seen:?}");
     }
 }

@@ -11,6 +11,7 @@ use highwater_world::World;
 use serde::{Deserialize, Serialize};
 
 use crate::graph::{Graph, Op, Output, Row};
+use crate::inputs;
 use crate::source::{Found, SimSource};
 use crate::table::Table;
 use crate::timed;
@@ -82,6 +83,11 @@ pub fn build(
                 (row.key % by != 0).then_some(Row { key: row.key / 2, ..row })
             }),
             Op::Rebalance => input.rebalance(),
+            Op::Connect => {
+                let counts = inputs::connect(&uid, &input, &streams[&node.inputs[1]]);
+                counts.map(|(key, count)| told(key, count))
+            }
+            Op::Broadcast => inputs::broadcast(&uid, &input).map(|(key, count)| told(key, count)),
             op => keyed(op, &uid, &input),
         };
         streams.insert((at, 0), output);
@@ -181,6 +187,7 @@ fn keyed(op: Op, uid: &str, input: &Stream<Row>) -> Stream<Row> {
         }
         Op::Windows(number) => timed::windows(uid, input, number).map(|(key, n)| told(key, n)),
         Op::Timers(number) => timed::timers(uid, input, number).map(|(key, n)| told(key, n)),
+        Op::Lifetimes(number) => timed::lifetimes(uid, input, number).map(|(key, n)| told(key, n)),
         other => unreachable!("{other:?} is no operator on keys"),
     }
 }

@@ -9,6 +9,7 @@ pub mod check;
 pub mod exhaust;
 pub mod explore;
 pub mod graph;
+pub mod inputs;
 pub mod job;
 pub mod model;
 pub mod replay;

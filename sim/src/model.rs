@@ -105,7 +105,9 @@ fn apply(op: Op, rows: Vec<Row>) -> Vec<Row> {
         Op::Inspect | Op::Union | Op::UnionAll | Op::Rebalance | Op::Ordered => rows,
         // Of what comes before them only the last row of each key is known, and here there is no other.
         Op::Latest | Op::Largest => rows,
-        Op::CountEvery => numbered(&|number| number),
+        Op::CountEvery | Op::Connect | Op::Broadcast | Op::Lifetimes(_) => {
+            numbered(&|number| number)
+        }
         // Every third row of a key takes its number away.
         Op::Number => numbered(&|number| (number - 1) % 3 + 1),
         // What the process function tells of its three states: see `job.rs`.

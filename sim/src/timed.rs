@@ -5,8 +5,8 @@
 
 use highwater::time::millis;
 use highwater::{
-    BoxError, Context, KeyedStream, Process, Session, States, Stream, Timers, Timestamp, Tumbling,
-    Value, Watermark,
+    BoxError, Context, KeyedStream, Process, Session, States, Stream, Timers, Timestamp, Ttl,
+    Tumbling, Value, Watermark,
 };
 
 use crate::graph::Row;
@@ -98,6 +98,68 @@ impl Process for Now {
         if let Some(count) = self.count.take(cx) {
             cx.emit((*cx.key(), count));
         }
+        Ok(())
+    }
+}
+
+/// Numbers the rows of each key, and holds states with a lifetime against when they were touched.
+pub fn lifetimes(uid: &str, input: &Stream<Row>, number: i64) -> Stream<(u32, i64)> {
+    let rows = timed(uid, input, number);
+    rows.process(move |states| Mortal::declare_with(states, 4 * number)).uid(uid).main()
+}
+
+/// Lets a key have a value for some milliseconds, by either time, and knows itself how long.
+struct Mortal {
+    count: Value<i64>,
+    length: i64,
+    by_clock: Value<i64>,
+    by_event_time: Value<i64>,
+    /// When either was touched.
+    touched: Value<(i64, i64)>,
+}
+
+impl Mortal {
+    fn declare_with(states: &mut States<Self>, length: i64) -> Self {
+        let ttl = Ttl::after_write(millis(length as u64));
+        Mortal {
+            count: states.value("count"),
+            length,
+            by_clock: states.ttl(ttl).value("by-clock"),
+            by_event_time: states.ttl(ttl.by_event_time()).value("by-event-time"),
+            touched: states.value("known"),
+        }
+    }
+}
+
+impl Process for Mortal {
+    type Key = u32;
+    type In = Row;
+    type Out = (u32, i64);
+
+    fn declare(states: &mut States<Self>) -> Self {
+        Mortal::declare_with(states, 10)
+    }
+
+    fn record(&mut self, row: Row, cx: &mut Context<Self>) -> Result<(), BoxError> {
+        let clock = cx.clock().ok_or("a function with lifetimes knows the clock")?.as_ms();
+        let watermark = cx.watermark().map_or(i64::MIN, Timestamp::as_ms);
+        let count = self.count.get(cx).unwrap_or_default();
+        let touched = self.touched.get(cx);
+        let lives = |touched: i64, now: i64| touched.saturating_add(self.length) > now;
+        let last = |lives: bool| lives.then_some(count);
+        let by_clock = touched.and_then(|touched| last(lives(touched.0, clock)));
+        assert_eq!(self.by_clock.get(cx), by_clock, "it lives by the clock");
+        let by_event_time = touched.and_then(|touched| last(lives(touched.1, watermark)));
+        assert_eq!(self.by_event_time.get(cx), by_event_time, "it lives by event time");
+        let happened = time_of(&row).max(match by_event_time {
+            Some(_) => touched.map_or(i64::MIN, |touched| touched.1),
+            None => i64::MIN,
+        });
+        self.count.set(cx, count + 1);
+        self.by_clock.set(cx, count + 1);
+        self.by_event_time.set(cx, count + 1);
+        self.touched.set(cx, (clock, happened));
+        cx.emit((*cx.key(), count + 1));
         Ok(())
     }
 }

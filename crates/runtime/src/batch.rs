@@ -246,8 +246,12 @@ impl Batch {
         self.len() == 0
     }
 
-    /// The parts for each worker, if this batch was dealt out; otherwise itself.
-    pub(crate) fn into_parts(self) -> Result<Vec<Batch>, Batch> {
+    /// The parts for each worker, if this batch was dealt out.
+    ///
+    /// # Errors
+    ///
+    /// Itself, if it wasn't.
+    pub fn into_parts(self) -> Result<Vec<Batch>, Batch> {
         match self.repr {
             Repr::Split(parts) => Ok(parts),
             _ => Err(self),

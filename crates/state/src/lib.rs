@@ -14,12 +14,14 @@ mod error;
 mod group;
 mod image;
 pub mod object;
+mod replicated;
 pub mod section;
 mod table;
 
 pub use error::StateError;
 pub use group::{DEFAULT_KEY_GROUPS, KeyGroups};
 pub use image::Image;
+pub use replicated::Replicated;
 pub use table::{
     ByFirst, ByKey, Hashing, KeyedTable, Slice, Spot, StateTable, Upserted, Verdict, WARM,
 };
@@ -40,6 +42,10 @@ pub enum Kind {
     Split,
     /// A timer; the key column is (key, time).
     Timer,
+    /// One entry of a state of which every worker has a copy.
+    Broadcast,
+    /// When an entry of another state was last touched.
+    Lifetime,
 }
 
 impl Kind {
@@ -52,6 +58,8 @@ impl Kind {
             Kind::MapEntry => "map_entry",
             Kind::Split => "split",
             Kind::Timer => "timer",
+            Kind::Broadcast => "broadcast",
+            Kind::Lifetime => "lifetime",
         }
     }
 }

@@ -12,11 +12,10 @@ use highwater_runtime::{Data, Operator, OperatorContext, Wants};
 
 use super::job::{Job, Spec};
 use super::map_with_state::MapWithState;
-use super::process::{By, ProcessOperator};
 use super::running::RunningOperator;
 use super::step::{Best, ByAggregate, Count, Fold, Reduce, Step, Sum};
 use super::update_state::UpdateState;
-use super::{Aggregate, Key, Process, Processed, Running, StateHandle, States, Stream};
+use super::{Aggregate, Key, Running, StateHandle, Stream};
 
 /// Records of type `V`, each with a key; all records of a key are on one worker, in the order of each worker that sent them.
 ///
@@ -241,47 +240,6 @@ impl<K: Key, V: Data> KeyedStream<K, V> {
         self.operator("map_with_state", wants, Location::caller(), move |context| {
             MapWithState::<K, V, S, U, _>::new(context, f.clone())
         })
-    }
-
-    /// Runs a process function: code with named states of any kind, called for each record. See [`Process`].
-    ///
-    /// `declare` is mostly `P::declare`; a closure can bring parameters. It is called once when the plan is made, to see
-    /// which states there are, and once for every worker; it must declare the same states every time.
-    ///
-    /// Two states of one name are reported when the job is checked.
-    #[track_caller]
-    pub fn process<P: Process<Key = K, In = V>>(
-        &self,
-        declare: impl Fn(&mut States<P>) -> P + Send + Sync + 'static,
-    ) -> Processed<P::Out> {
-        let at = Location::caller();
-        let trial = States::trial(&declare);
-        for error in trial.errors {
-            self.job.error(at, error);
-        }
-        let has_timers = !trial.timers.is_empty();
-        let watermark =
-            if has_timers { self.job.plan().watermark_of(&[self.port], at) } else { None };
-        if trial.timers.contains(&By::EventTime) && watermark.is_none() {
-            let why = "event timers go by the watermark, which nobody makes here: give the records times with \
-                       `.event_time(...)` somewhere before, or use `clock_timers`";
-            self.job.error(at, why);
-        }
-        let is_timed = self.job.plan().is_timed(self.port);
-        let spec = Spec {
-            name: "process",
-            inputs: vec![Edge { from: self.port, exchange: Exchange::Keyed }],
-            outputs: 1,
-            wants: Wants { state: true, epochs: has_timers },
-            times: Times::Kept,
-            watermark,
-            at,
-        };
-        let node = self
-            .job
-            .operator(spec, move |context| ProcessOperator::new(context, &declare, is_timed));
-        let main = Stream::new(self.job.clone(), node, 0);
-        Processed::new(main)
     }
 }
 

@@ -20,6 +20,7 @@
 
 mod aggregate;
 mod changed;
+mod connect;
 mod distinct;
 mod due;
 mod job;
@@ -44,11 +45,15 @@ mod window;
 use std::hash::Hash;
 
 pub use aggregate::{Aggregate, MergeAggregate};
+pub use connect::Either;
 pub use highwater_runtime::{BoxError, Data};
 pub use job::Job;
 pub use keyed::KeyedStream;
 pub use map_with_state::StateHandle;
-pub use process::{Context, List, Map, Process, Processed, States, Timers, Value};
+pub use process::{
+    BroadcastContext, BroadcastProcess, BroadcastState, Context, Expiring, List, Map, Process,
+    Processed, SideOutput, States, Timers, Ttl, Value,
+};
 pub use running::Running;
 pub use stateless::Side;
 pub use stream::Stream;

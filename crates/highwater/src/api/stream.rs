@@ -40,6 +40,11 @@ impl<T> Stream<T> {
         self.port
     }
 
+    /// The job whose plan that is.
+    pub(super) fn job(&self) -> &Job {
+        &self.job
+    }
+
     /// Names the operator that this stream comes from. A checkpoint keeps its state under this name, so state is found again
     /// however the job changes around it; without one it is named after what it does and its number among its
     /// kind (`count-2`), which changes when another one is put before it.

@@ -167,6 +167,15 @@ impl Rig {
         rig
     }
 
+    /// From the next start on it is the last operator of this plan.
+    pub(super) fn change(&mut self, plan: Plan) {
+        let node = plan.nodes().last().unwrap();
+        self.make = make_of(node);
+        if let Role::Operator { wants, .. } = node.role {
+            self.wants = wants;
+        }
+    }
+
     /// The `ahead`-th epoch after the one that completes next.
     pub(super) fn epoch(&self, ahead: u32) -> Epoch {
         Epoch::new(self.interval, self.epoch + ahead)
@@ -212,6 +221,23 @@ impl Rig {
         rows(batches)
     }
 
+    /// Rows arrive that all workers get, each with the number of the worker that sent it; by batches, in one order or the other.
+    pub(super) fn feed_all<T: Data>(&mut self, ahead: u32, batches: Vec<Vec<(u32, T)>>) {
+        let epoch = self.epoch(ahead);
+        let ((), told) = emitted(|out| {
+            for (number, worker) in self.workers.iter_mut().enumerate() {
+                let mut batches = batches.clone();
+                if number % 2 == 1 {
+                    batches.reverse();
+                }
+                for batch in batches {
+                    worker.receive(1, epoch, Batch::new(batch), out).unwrap();
+                }
+            }
+        });
+        assert!(told.is_empty(), "nothing is told before the epoch is complete");
+    }
+
     /// The next epoch is complete.
     pub(super) fn complete<O: Data>(&mut self, trigger_ends: bool) -> Vec<O> {
         rows(self.complete_epoch(trigger_ends))
@@ -241,7 +267,8 @@ impl Rig {
         self.late
     }
 
-    fn complete_epoch(&mut self, trigger_ends: bool) -> Vec<(usize, Batch)> {
+    /// The next epoch is complete. Answers what the operator emits, with the number of the output.
+    pub(super) fn complete_epoch(&mut self, trigger_ends: bool) -> Vec<(usize, Batch)> {
         let epoch = self.epoch(0);
         self.epoch += 1;
         let end = EpochEnd {

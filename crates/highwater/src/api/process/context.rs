@@ -5,6 +5,8 @@ use std::any::{Any, type_name};
 use highwater_runtime::Epoch;
 use highwater_runtime::watermark::END_OF_TIME;
 
+use super::lifetime::Instant;
+use super::side::Side;
 use super::states::{ProcessTable, States};
 use super::timers::{By, TimerTable};
 use super::{Process, Timers};
@@ -21,6 +23,7 @@ pub struct Context<P: Process> {
     present: Option<Present<P::Key>>,
     /// None in a function without timers.
     pub(super) now: Option<Now>,
+    pub(super) sides: Vec<Box<dyn Side>>,
     emitted: Vec<P::Out>,
     /// When each happened, if the stream has event times.
     times: Vec<i64>,
@@ -51,13 +54,21 @@ pub(super) enum Moment {
 pub(super) struct Now {
     pub(super) clock_ms: i64,
     pub(super) watermark: Option<i64>,
+    /// At the end of the epoch before.
+    pub(super) late_below: Option<i64>,
 }
 
 impl<P: Process> Context<P> {
     pub(super) fn new(states: States<P>, is_timed: bool) -> Self {
-        let States { tables, timers, .. } = states;
+        let States { tables, timers, sides, .. } = states;
+        let sides = sides.into_iter().map(|side| side.rows).collect();
         let (emitted, times) = (Vec::new(), Vec::new());
-        Context { tables, timers, present: None, now: None, emitted, times, is_timed }
+        Context { tables, timers, sides, present: None, now: None, emitted, times, is_timed }
+    }
+
+    /// No key is the present one.
+    pub(super) fn leave(&mut self) {
+        self.present = None;
     }
 
     /// Makes `key` the present one.
@@ -106,15 +117,43 @@ impl<P: Process> Context<P> {
     /// If the stream has event times, it has that of the present record or event timer, and for a clock timer the watermark.
     pub fn emit(&mut self, out: P::Out) {
         self.emitted.push(out);
-        if self.is_timed {
-            let time = match self.present().moment {
-                Moment::Record(at) | Moment::Timer(By::EventTime, at) => Some(at),
-                Moment::None | Moment::Timer(By::Clock, _) => {
-                    self.now.and_then(|now| now.watermark)
-                }
-            };
-            self.times.push(time.unwrap_or(i64::MIN));
+        let time = self.emit_time();
+        self.times.extend(time);
+    }
+
+    /// The time of what is emitted now, if the stream has event times.
+    pub(super) fn emit_time(&self) -> Option<i64> {
+        if !self.is_timed {
+            return None;
         }
+        let time = match self.present().moment {
+            Moment::Record(at) | Moment::Timer(By::EventTime, at) => Some(at),
+            Moment::None | Moment::Timer(By::Clock, _) => self.now.and_then(|now| now.watermark),
+        };
+        Some(time.unwrap_or(i64::MIN))
+    }
+
+    /// What lifetimes of states depend on.
+    #[inline]
+    pub(super) fn instant(&self) -> Instant {
+        let moment = self.present.as_ref().map(|present| present.moment);
+        let Some(Now { clock_ms, watermark, late_below }) = self.now else {
+            return Instant { clock: None, watermark: None, time: None };
+        };
+        let (watermark, time) = match moment {
+            Some(Moment::Record(at)) => (watermark, Some(at)),
+            // However far the watermark has come at once, timers are called one after the other.
+            Some(Moment::Timer(By::EventTime, at)) => (late_below.max(Some(at)), Some(at)),
+            _ => (watermark, None),
+        };
+        Instant { clock: Some(clock_ms), watermark, time }
+    }
+
+    /// Removes some of what has come to its end.
+    pub(super) fn clean(&mut self) {
+        self.leave();
+        let instant = self.instant();
+        self.tables.iter_mut().for_each(|table| table.clean(instant));
     }
 
     /// Whether event time is at its end, and a timer is being called.
@@ -147,20 +186,38 @@ impl<P: Process> Context<P> {
     }
 
     fn timer_table(&mut self, index: usize) -> &mut TimerTable<P::Key> {
-        let table: &mut dyn Any = &mut *self.tables[index];
-        table.downcast_mut().unwrap_or_else(|| foreign::<P>())
+        self.table_mut(index)
     }
 
     fn present(&self) -> &Present<P::Key> {
         self.present.as_ref().expect(NO_RECORD)
     }
 
+    /// A state.
+    #[inline]
+    pub(super) fn table<T: ProcessTable>(&self, index: usize) -> &T {
+        let table: &dyn Any = &*self.tables[index];
+        table.downcast_ref().unwrap_or_else(|| foreign::<P>())
+    }
+
+    /// As [`table`](Self::table), to be changed.
+    pub(super) fn table_mut<T: ProcessTable>(&mut self, index: usize) -> &mut T {
+        let table: &mut dyn Any = &mut *self.tables[index];
+        table.downcast_mut().unwrap_or_else(|| foreign::<P>())
+    }
+
+    /// What was emitted at a side output.
+    pub(super) fn side_mut<T: Side>(&mut self, index: usize) -> &mut T {
+        let side = self.sides.get_mut(index).unwrap_or_else(|| foreign::<P>());
+        let side: &mut dyn Any = &mut **side;
+        side.downcast_mut().unwrap_or_else(|| foreign::<P>())
+    }
+
     /// A state, the present key's hash and the key.
     #[inline]
     pub(super) fn state<T: ProcessTable>(&self, index: usize) -> (&T, u64, &P::Key) {
         let Present { hash, key, .. } = self.present();
-        let table: &dyn Any = &*self.tables[index];
-        (table.downcast_ref().unwrap_or_else(|| foreign::<P>()), *hash, key)
+        (self.table(index), *hash, key)
     }
 
     /// As [`state`](Self::state), to be changed.
@@ -172,7 +229,7 @@ impl<P: Process> Context<P> {
     }
 }
 
-const NO_RECORD: &str = "a process function is called for a record or a timer";
+const NO_RECORD: &str = "states of keys, emitting and the key are for records and timers of a key";
 
 #[cold]
 fn foreign<P>() -> ! {

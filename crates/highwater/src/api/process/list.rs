@@ -8,8 +8,9 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use highwater_codec::hash_key;
 use highwater_runtime::Data;
-use highwater_state::{ByFirst, Hashing, KeyGroups, KeyedTable, Kind, StateTable};
+use highwater_state::{ByFirst, ByKey, Hashing, KeyGroups, KeyedTable, Kind, StateTable};
 
+use super::lifetime::{Instant, Lifetimes, Placed, Ttl};
 use super::states::ProcessTable;
 use super::{Context, Process};
 
@@ -32,7 +33,14 @@ impl<T: Data> List<T> {
 
     /// Appends an element.
     pub fn push<P: Process>(&self, cx: &mut Context<P>, element: T) {
+        let instant = cx.instant();
         let (list, hash, key) = cx.state_mut::<ListTable<P::Key, T>>(self.index);
+        if let Some(lifetimes) = &mut list.lifetimes {
+            if !lifetimes.is_alive(hash, hash, key, instant) {
+                list.lengths.drain(&mut list.elements, hash, key);
+            }
+            lifetimes.write(Placed { group: hash, lookup: hash, place: key.clone() }, instant);
+        }
         let position = list.lengths.append(hash, key);
         let place = (key.clone(), position);
         let lookup = <ByFirst as Hashing<(P::Key, u64)>>::lookup(&place);
@@ -51,7 +59,11 @@ impl<T: Data> List<T> {
     ) -> impl ExactSizeIterator<Item = &'a T> + use<'a, P, T> {
         let (list, hash, key) = cx.state::<ListTable<P::Key, T>>(self.index);
         let mut place = (key.clone(), 0);
-        (0..list.lengths.of(hash, key) as usize).map(move |position| {
+        let length = self.len(cx);
+        if let Some(lifetimes) = list.lifetimes.as_ref().filter(|_| length > 0) {
+            lifetimes.read(hash, hash, key, cx.instant());
+        }
+        (0..length).map(move |position| {
             place.1 = position as u64;
             let lookup = <ByFirst as Hashing<(P::Key, u64)>>::lookup(&place);
             list.elements.get_hashed(hash, lookup, &place).expect(WHOLE)
@@ -61,7 +73,11 @@ impl<T: Data> List<T> {
     /// How many elements there are.
     pub fn len<P: Process>(&self, cx: &Context<P>) -> usize {
         let (list, hash, key) = cx.state::<ListTable<P::Key, T>>(self.index);
-        list.lengths.of(hash, key) as usize
+        let dead = |lifetimes: &Lifetimes<_, _>| !lifetimes.is_alive(hash, hash, key, cx.instant());
+        match list.lifetimes.as_ref().is_some_and(dead) {
+            true => 0,
+            false => list.lengths.of(hash, key) as usize,
+        }
     }
 
     /// Whether there are none.
@@ -71,14 +87,13 @@ impl<T: Data> List<T> {
 
     /// Removes all elements, and gives them.
     pub fn take<P: Process>(&self, cx: &mut Context<P>) -> Vec<T> {
+        let instant = cx.instant();
         let (list, hash, key) = cx.state_mut::<ListTable<P::Key, T>>(self.index);
-        let mut place = (key.clone(), 0);
-        let elements = (0..list.lengths.forget(hash, key)).map(|position| {
-            place.1 = position;
-            let lookup = <ByFirst as Hashing<(P::Key, u64)>>::lookup(&place);
-            list.elements.remove_hashed(hash, lookup, &place).expect(WHOLE)
-        });
-        elements.collect()
+        let elements = list.lengths.drain(&mut list.elements, hash, key);
+        let Some(lifetimes) = &mut list.lifetimes else { return elements };
+        let is_alive = lifetimes.is_alive(hash, hash, key, instant);
+        lifetimes.forget(hash, hash, key);
+        if is_alive { elements } else { Vec::new() }
     }
 
     /// Removes all elements.
@@ -99,20 +114,30 @@ impl<T> fmt::Debug for List<T> {
 pub(super) struct ListTable<K, T> {
     elements: KeyedTable<(K, u64), T, ByFirst>,
     lengths: Lengths<K>,
+    /// Of whole lists.
+    lifetimes: Option<Lifetimes<K, ByKey>>,
 }
 
 impl<K: Data + Eq, T: Data> ListTable<K, T> {
-    pub(super) fn new(name: &str, key_groups: KeyGroups, groups: Range<u32>) -> Self {
+    pub(super) fn new(
+        name: &str,
+        ttl: Option<Ttl>,
+        key_groups: KeyGroups,
+        groups: Range<u32>,
+    ) -> Self {
         ListTable {
-            elements: KeyedTable::new(name, Kind::ListElement, key_groups, groups),
+            elements: KeyedTable::new(name, Kind::ListElement, key_groups, groups.clone()),
             lengths: Lengths(HashTable::new()),
+            lifetimes: ttl.map(|ttl| Lifetimes::new(name, ttl, key_groups, groups)),
         }
     }
 }
 
 impl<K: Data + Eq, T: Data> ProcessTable for ListTable<K, T> {
-    fn state_table(&mut self) -> &mut dyn StateTable {
-        &mut self.elements
+    fn state_tables(&mut self) -> Vec<&mut dyn StateTable> {
+        let mut tables: Vec<&mut dyn StateTable> = vec![&mut self.elements];
+        tables.extend(self.lifetimes.as_mut().map(Lifetimes::state_table));
+        tables
     }
 
     fn restored(&mut self) {
@@ -121,6 +146,17 @@ impl<K: Data + Eq, T: Data> ProcessTable for ListTable<K, T> {
                 let hash = hash_key(key).expect("a key that was stored can be hashed");
                 self.lengths.append(hash, key);
             }
+        }
+        if let Some(lifetimes) = &mut self.lifetimes {
+            lifetimes.restored(self.lengths.0.iter().map(|list| &list.key));
+        }
+    }
+
+    fn clean(&mut self, instant: Instant) {
+        if let Some(lifetimes) = &mut self.lifetimes {
+            lifetimes.clean(instant, |gone| {
+                self.lengths.drain(&mut self.elements, gone.group, &gone.place);
+            });
         }
     }
 }
@@ -134,7 +170,24 @@ struct Length<K> {
     elements: u64,
 }
 
-impl<K: Clone + Eq> Lengths<K> {
+impl<K: Data + Eq> Lengths<K> {
+    /// Takes a key's elements out, in their order.
+    fn drain<T: Data>(
+        &mut self,
+        elements: &mut KeyedTable<(K, u64), T, ByFirst>,
+        hash: u64,
+        key: &K,
+    ) -> Vec<T> {
+        let mut place = (key.clone(), 0);
+        let positions = 0..self.forget(hash, key);
+        let taken = positions.map(|position| {
+            place.1 = position;
+            let lookup = <ByFirst as Hashing<(K, u64)>>::lookup(&place);
+            elements.remove_hashed(hash, lookup, &place).expect(WHOLE)
+        });
+        taken.collect()
+    }
+
     fn of(&self, hash: u64, key: &K) -> u64 {
         self.0.find(hash, |list| list.key == *key).map_or(0, |list| list.elements)
     }

@@ -10,6 +10,7 @@ use highwater_codec::hash_key;
 use highwater_runtime::Data;
 use highwater_state::{ByFirst, Hashing, KeyGroups, KeyedTable, Kind, StateTable};
 
+use super::lifetime::{Instant, Lifetimes, Placed, Ttl};
 use super::states::ProcessTable;
 use super::{Context, Process};
 use crate::api::Key;
@@ -39,33 +40,42 @@ impl<M: Key, T: Data> Map<M, T> {
     /// The value at `at`, if there is one.
     pub fn get_ref<'a, P: Process>(&self, cx: &'a Context<P>, at: &M) -> Option<&'a T> {
         let (map, hash, key) = cx.state::<MapTable<P::Key, M, T>>(self.index);
-        let (lookup, place) = map.places.find(hash, key, at)?;
-        map.entries.get_hashed(hash, *lookup, place)
+        let placed = map.places.find(hash, key, at)?;
+        map.is_alive(hash, placed, cx.instant()).then(|| map.read(hash, placed, cx.instant()))
     }
 
     /// Whether there is a value at `at`.
     pub fn contains<P: Process>(&self, cx: &Context<P>, at: &M) -> bool {
         let (map, hash, key) = cx.state::<MapTable<P::Key, M, T>>(self.index);
-        map.places.find(hash, key, at).is_some()
+        let found = map.places.find(hash, key, at);
+        found.is_some_and(|placed| map.is_alive(hash, placed, cx.instant()))
     }
 
     /// Puts `value` at `at`; gives the value that was there.
     pub fn insert<P: Process>(&self, cx: &mut Context<P>, at: M, value: T) -> Option<T> {
+        let instant = cx.instant();
         let (map, hash, key) = cx.state_mut::<MapTable<P::Key, M, T>>(self.index);
         let place = (key.clone(), at);
         let lookup = lookup(&place);
         map.places.insert(hash, lookup, &place);
         let mut value = Some(value);
-        let entry =
-            map.entries.upsert_hashed(hash, lookup, place, || value.take().expect("taken once"));
-        value.map(|value| std::mem::replace(entry.value, value))
+        let init = || value.take().expect("taken once");
+        let entry = map.entries.upsert_hashed(hash, lookup, place, init);
+        let old = value.map(|value| std::mem::replace(entry.value, value));
+        let Some(lifetimes) = &mut map.lifetimes else { return old };
+        let placed = Placed { group: hash, lookup, place: entry.key.clone() };
+        let was_alive = lifetimes.is_alive(hash, lookup, &placed.place, instant);
+        lifetimes.write(placed, instant);
+        old.filter(|_| was_alive)
     }
 
     /// Removes the value at `at`, and gives it.
     pub fn remove<P: Process>(&self, cx: &mut Context<P>, at: &M) -> Option<T> {
+        let instant = cx.instant();
         let (map, hash, key) = cx.state_mut::<MapTable<P::Key, M, T>>(self.index);
-        let (lookup, place) = map.places.remove(hash, key, at)?;
-        map.entries.remove_hashed(hash, lookup, &place)
+        let placed = map.places.remove(hash, key, at)?;
+        let is_alive = map.is_alive(hash, &placed, instant);
+        map.remove(hash, &placed).filter(|_| is_alive)
     }
 
     /// All entries, in no particular order.
@@ -74,16 +84,23 @@ impl<M: Key, T: Data> Map<M, T> {
         cx: &'a Context<P>,
     ) -> impl Iterator<Item = (&'a M, &'a T)> + use<'a, P, M, T> {
         let (map, hash, key) = cx.state::<MapTable<P::Key, M, T>>(self.index);
-        map.places.of(hash, key).map(move |(lookup, place)| {
-            let value = map.entries.get_hashed(hash, *lookup, place).expect(LISTED);
-            (&place.1, value)
-        })
+        let instant = cx.instant();
+        let places = map.places.of(hash, key);
+        let alive = places.filter(move |placed| map.is_alive(hash, placed, instant));
+        alive.map(move |placed| (&placed.1.1, map.read(hash, placed, instant)))
     }
 
     /// How many entries there are.
     pub fn len<P: Process>(&self, cx: &Context<P>) -> usize {
         let (map, hash, key) = cx.state::<MapTable<P::Key, M, T>>(self.index);
-        map.places.len(hash, key)
+        match map.lifetimes {
+            None => map.places.len(hash, key),
+            Some(_) => {
+                let instant = cx.instant();
+                let places = map.places.of(hash, key);
+                places.filter(|placed| map.is_alive(hash, placed, instant)).count()
+            }
+        }
     }
 
     /// Whether there are none.
@@ -94,8 +111,8 @@ impl<M: Key, T: Data> Map<M, T> {
     /// Removes all entries.
     pub fn clear<P: Process>(&self, cx: &mut Context<P>) {
         let (map, hash, key) = cx.state_mut::<MapTable<P::Key, M, T>>(self.index);
-        for (lookup, place) in map.places.forget(hash, key) {
-            map.entries.remove_hashed(hash, lookup, &place);
+        for placed in map.places.forget(hash, key) {
+            map.remove(hash, &placed);
         }
     }
 }
@@ -117,20 +134,51 @@ impl<M, T> fmt::Debug for Map<M, T> {
 pub(super) struct MapTable<K, M, T> {
     entries: KeyedTable<(K, M), T, ByFirst>,
     places: Places<K, M>,
+    lifetimes: Option<Lifetimes<(K, M), ByFirst>>,
 }
 
 impl<K: Data + Eq, M: Key, T: Data> MapTable<K, M, T> {
-    pub(super) fn new(name: &str, key_groups: KeyGroups, groups: Range<u32>) -> Self {
+    pub(super) fn new(
+        name: &str,
+        ttl: Option<Ttl>,
+        key_groups: KeyGroups,
+        groups: Range<u32>,
+    ) -> Self {
         MapTable {
-            entries: KeyedTable::new(name, Kind::MapEntry, key_groups, groups),
+            entries: KeyedTable::new(name, Kind::MapEntry, key_groups, groups.clone()),
             places: Places(HashTable::new()),
+            lifetimes: ttl.map(|ttl| Lifetimes::new(name, ttl, key_groups, groups)),
         }
+    }
+
+    /// Whether an entry that is there is to be seen.
+    fn is_alive(&self, hash: u64, (lookup, place): &Place<K, M>, instant: Instant) -> bool {
+        let alive = |lifetimes: &Lifetimes<_, _>| lifetimes.is_alive(hash, *lookup, place, instant);
+        self.lifetimes.as_ref().is_none_or(alive)
+    }
+
+    /// The value of an entry that is alive.
+    fn read(&self, hash: u64, (lookup, place): &Place<K, M>, instant: Instant) -> &T {
+        if let Some(lifetimes) = &self.lifetimes {
+            lifetimes.read(hash, *lookup, place, instant);
+        }
+        self.entries.get_hashed(hash, *lookup, place).expect(LISTED)
+    }
+
+    /// Removes an entry that isn't listed any more.
+    fn remove(&mut self, hash: u64, (lookup, place): &Place<K, M>) -> Option<T> {
+        if let Some(lifetimes) = &mut self.lifetimes {
+            lifetimes.forget(hash, *lookup, place);
+        }
+        self.entries.remove_hashed(hash, *lookup, place)
     }
 }
 
 impl<K: Data + Eq, M: Key, T: Data> ProcessTable for MapTable<K, M, T> {
-    fn state_table(&mut self) -> &mut dyn StateTable {
-        &mut self.entries
+    fn state_tables(&mut self) -> Vec<&mut dyn StateTable> {
+        let mut tables: Vec<&mut dyn StateTable> = vec![&mut self.entries];
+        tables.extend(self.lifetimes.as_mut().map(Lifetimes::state_table));
+        tables
     }
 
     fn restored(&mut self) {
@@ -139,6 +187,20 @@ impl<K: Data + Eq, M: Key, T: Data> ProcessTable for MapTable<K, M, T> {
                 let hash = hash_key(&place.0).expect("a key that was stored can be hashed");
                 self.places.insert(hash, lookup(place), place);
             }
+        }
+        let Some(lifetimes) = &mut self.lifetimes else { return };
+        let groups = 0..self.entries.group_count();
+        let entries = groups.flat_map(|group| self.entries.group_entries(group));
+        lifetimes.restored(entries.map(|(place, _)| place));
+    }
+
+    fn clean(&mut self, instant: Instant) {
+        if let Some(lifetimes) = &mut self.lifetimes {
+            lifetimes.clean(instant, |gone| {
+                let (key, at) = &gone.place;
+                self.places.remove(gone.group, key, at);
+                self.entries.remove_hashed(gone.group, gone.lookup, &gone.place);
+            });
         }
     }
 }

@@ -2,28 +2,42 @@
 //!
 //! A process function declares its states and gets handles to them ([`Value`], [`List`], [`Map`], [`Timers`]), which it keeps as fields.
 //! A handle is a typed number: the states themselves are tables of the operator, which the [`Context`] of each call lends to the handle.
+//!
+//! ```text
+//! keyed rows ─▶ ProcessOperator ─▶ record, timer ─▶ main output, SideOutput ...
+//!  for all ───▶       │        └─▶ broadcast
+//!                 Context: Value, List, Map, Timers of each key; BroadcastState of all
+//! ```
+//!
+//! Functions of several inputs are functions of [`Either`](crate::Either); see [`KeyedStream::connect`](crate::KeyedStream::connect).
 
+mod broadcast;
+mod build;
 mod context;
+mod lifetime;
 mod list;
 mod map;
 mod operator;
+mod side;
 mod states;
 mod timers;
 mod value;
 
 use highwater_runtime::{BoxError, Data};
 
+pub use broadcast::{BroadcastContext, BroadcastProcess, BroadcastState};
+pub use build::Processed;
 pub use context::Context;
+pub use lifetime::Ttl;
 pub use list::List;
 pub use map::Map;
-pub(super) use operator::ProcessOperator;
-pub use states::States;
-pub(super) use timers::By;
+pub use side::SideOutput;
+pub use states::{Expiring, States};
 pub use timers::Timers;
 pub use value::Value;
 
+use super::Key;
 use super::time::Timestamp;
-use super::{Key, Stream};
 
 /// A function of the records of each key, with states of its own. Used with
 /// [`KeyedStream::process`](super::KeyedStream::process).
@@ -143,29 +157,5 @@ pub trait Process: Sized + Send + 'static {
     ) -> Result<(), BoxError> {
         let _ = (timers, at, cx);
         Ok(())
-    }
-}
-
-/// What comes out of a process function.
-#[derive(Clone, Debug)]
-pub struct Processed<O> {
-    main: Stream<O>,
-}
-
-impl<O> Processed<O> {
-    pub(super) fn new(main: Stream<O>) -> Self {
-        Processed { main }
-    }
-
-    /// What it emits with [`Context::emit`].
-    pub fn main(&self) -> Stream<O> {
-        self.main.clone()
-    }
-
-    /// Names the operator, and so its states; see [`Stream::uid`].
-    #[track_caller]
-    pub fn uid(self, uid: &str) -> Self {
-        self.main.uid(uid);
-        self
     }
 }

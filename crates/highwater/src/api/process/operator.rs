@@ -1,11 +1,12 @@
 //! The operator around a process function.
 //!
-//! Without timers records are handed over as they come. With timers they wait until their epoch is complete ([`Ordered`]), and timers that
-//! are due at its end follow: what a function sees then depends on epochs alone.
+//! Records are handed over as they come, unless the function has timers, states with a lifetime or a second input. Then they wait until their epoch is complete
+//! ([`Ordered`]), behind what all workers get, and timers that are due at its end follow: what a function sees then depends on
+//! epochs alone.
 //!
 //! ```text
-//! without timers   rows ─▶ record
-//! with timers      rows ─▶ Ordered ─epoch complete─▶ record ... ─▶ timer ... (event timers up to the watermark, then the clock's)
+//! plain      rows ─▶ record
+//! otherwise  rows ─▶ Ordered ─epoch complete─▶ broadcast ... ─▶ record ... ─▶ timer ... (event timers up to the watermark, then the clock's)
 //! ```
 
 use highwater_runtime::{
@@ -13,19 +14,21 @@ use highwater_runtime::{
 };
 use highwater_state::StateTable;
 
+use super::broadcast::SecondInput;
 use super::context::{Moment, Now};
+use super::side::emit_rows;
 use super::timers::By;
 use super::{Context, Process, States};
 use crate::api::ordered::{Ordered, Timed};
-use crate::api::stateless::emit;
 use crate::api::{BATCH_ROWS, SLICE_ROWS};
 
 /// The operator.
 pub(in crate::api) struct ProcessOperator<P: Process> {
     process: P,
     cx: Context<P>,
-    /// Only with timers.
+    /// Only if records wait for their epoch.
     input: Option<Ordered<P::Key, P::In>>,
+    second: Option<Box<dyn SecondInput<P>>>,
 }
 
 impl<P: Process> ProcessOperator<P> {
@@ -35,10 +38,22 @@ impl<P: Process> ProcessOperator<P> {
         declare: impl Fn(&mut States<P>) -> P,
         is_timed: bool,
     ) -> Self {
-        let mut states = States::new(context.key_groups, context.groups.clone());
+        let (groups, is_first) = (context.groups.clone(), context.worker == 0);
+        let mut states = States::new(context.key_groups, groups, is_first);
         let process = declare(&mut states);
-        let input = (!states.timers.is_empty()).then(Ordered::default);
-        ProcessOperator { process, cx: Context::new(states, is_timed), input }
+        let input = states.needs_epochs().then(Ordered::default);
+        ProcessOperator { process, cx: Context::new(states, is_timed), input, second: None }
+    }
+
+    /// As [`new`](Self::new), with a second input.
+    pub(super) fn with_second(
+        context: &OperatorContext,
+        declare: impl Fn(&mut States<P>) -> P,
+        is_timed: bool,
+        second: Box<dyn SecondInput<P>>,
+    ) -> Self {
+        let operator = ProcessOperator::new(context, declare, is_timed);
+        ProcessOperator { input: Some(Ordered::default()), second: Some(second), ..operator }
     }
 
     /// Hands rows over, and emits what comes of them.
@@ -83,12 +98,10 @@ impl<P: Process> ProcessOperator<P> {
     }
 
     fn emit(&mut self, out: &mut Outputs) {
-        let (mut rows, mut times) = self.cx.take_emitted();
-        while !rows.is_empty() {
-            let length = rows.len().min(BATCH_ROWS);
-            let rest = (rows.split_off(length), times.split_off(length.min(times.len())));
-            emit(out, 0, Batch::new(rows).with_times(times));
-            (rows, times) = rest;
+        let (rows, times) = self.cx.take_emitted();
+        emit_rows(0, rows, times, out);
+        for (index, side) in self.cx.sides.iter_mut().enumerate() {
+            side.hand_on(1 + index, out);
         }
     }
 }
@@ -96,14 +109,15 @@ impl<P: Process> ProcessOperator<P> {
 impl<P: Process> Operator for ProcessOperator<P> {
     fn receive(
         &mut self,
-        _: usize,
+        port: usize,
         epoch: Epoch,
         batch: Batch,
         out: &mut Outputs,
     ) -> Result<(), BoxError> {
-        match &mut self.input {
-            Some(input) => input.receive(epoch, batch),
-            None => {
+        match (&mut self.input, &mut self.second) {
+            (_, Some(second)) if port == 1 => second.receive(epoch, batch),
+            (Some(input), _) => input.receive(epoch, batch),
+            (None, _) => {
                 let timed = batch.take_timed::<Keyed<P::Key, P::In>>()?;
                 self.records(epoch, timed, out)
             }
@@ -112,7 +126,14 @@ impl<P: Process> Operator for ProcessOperator<P> {
 
     fn complete(&mut self, end: &EpochEnd, out: &mut Outputs) -> Result<Work, BoxError> {
         let clock_ms = end.clock_ms.min(i64::MAX as u64) as i64;
-        self.cx.now = Some(Now { clock_ms, watermark: end.late_below });
+        let late_below = end.late_below;
+        self.cx.now = Some(Now { clock_ms, watermark: late_below, late_below });
+        if let Some(second) = &mut self.second {
+            self.cx.leave();
+            if !second.hand_over(end.epoch, &mut self.process, &mut self.cx)? {
+                return Ok(Work::More);
+            }
+        }
         let mut taken = 0;
         while let Some(timed) = self.input.as_mut().and_then(|input| input.next(end.epoch)) {
             taken += timed.0.rows.len();
@@ -121,18 +142,20 @@ impl<P: Process> Operator for ProcessOperator<P> {
                 return Ok(Work::More);
             }
         }
-        let now = Now { clock_ms, watermark: end.watermark };
+        let now = Now { clock_ms, watermark: end.watermark, late_below };
         self.cx.now = Some(now);
         if self.timers(end.epoch, now, out)? == Work::More {
             return Ok(Work::More);
         }
         self.input.iter_mut().for_each(Ordered::finish);
+        self.second.iter_mut().for_each(|second| second.finish());
         self.cx.tidy_timers();
+        self.cx.clean();
         Ok(Work::Done)
     }
 
     fn tables(&mut self) -> Vec<&mut dyn StateTable> {
-        self.cx.tables.iter_mut().map(|table| table.state_table()).collect()
+        self.cx.tables.iter_mut().flat_map(|table| table.state_tables()).collect()
     }
 
     fn restored(&mut self) {

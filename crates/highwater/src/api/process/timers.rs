@@ -165,8 +165,8 @@ impl<K: Data + Eq> TimerTable<K> {
 }
 
 impl<K: Data + Eq> ProcessTable for TimerTable<K> {
-    fn state_table(&mut self) -> &mut dyn StateTable {
-        &mut self.timers
+    fn state_tables(&mut self) -> Vec<&mut dyn StateTable> {
+        vec![&mut self.timers]
     }
 
     fn restored(&mut self) {

@@ -5,8 +5,9 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use highwater_runtime::Data;
-use highwater_state::{KeyGroups, KeyedTable, Kind, StateTable};
+use highwater_state::{ByKey, KeyGroups, KeyedTable, Kind, StateTable};
 
+use super::lifetime::{Instant, Lifetimes, Placed, Ttl};
 use super::states::ProcessTable;
 use super::{Context, Process};
 
@@ -35,24 +36,40 @@ impl<T: Data> Value<T> {
     /// The value, if there is one.
     pub fn get_ref<'a, P: Process>(&self, cx: &'a Context<P>) -> Option<&'a T> {
         let (table, hash, key) = cx.state::<ValueTable<P::Key, T>>(self.index);
-        table.0.get_hashed(hash, hash, key)
+        let value = table.values.get_hashed(hash, hash, key)?;
+        if let Some(lifetimes) = &table.lifetimes {
+            if !lifetimes.is_alive(hash, hash, key, cx.instant()) {
+                return None;
+            }
+            lifetimes.read(hash, hash, key, cx.instant());
+        }
+        Some(value)
     }
 
     /// Sets the value.
     pub fn set<P: Process>(&self, cx: &mut Context<P>, value: T) {
+        let instant = cx.instant();
         let (table, hash, key) = cx.state_mut::<ValueTable<P::Key, T>>(self.index);
         let mut value = Some(value);
-        let entry =
-            table.0.upsert_hashed(hash, hash, key.clone(), || value.take().expect("taken once"));
+        let init = || value.take().expect("taken once");
+        let entry = table.values.upsert_hashed(hash, hash, key.clone(), init);
         if let Some(value) = value {
             *entry.value = value;
+        }
+        if let Some(lifetimes) = &mut table.lifetimes {
+            lifetimes.write(Placed { group: hash, lookup: hash, place: key.clone() }, instant);
         }
     }
 
     /// Removes the value, and gives it.
     pub fn take<P: Process>(&self, cx: &mut Context<P>) -> Option<T> {
+        let instant = cx.instant();
         let (table, hash, key) = cx.state_mut::<ValueTable<P::Key, T>>(self.index);
-        table.0.remove_hashed(hash, hash, key)
+        let value = table.values.remove_hashed(hash, hash, key)?;
+        let Some(lifetimes) = &mut table.lifetimes else { return Some(value) };
+        let is_alive = lifetimes.is_alive(hash, hash, key, instant);
+        lifetimes.forget(hash, hash, key);
+        is_alive.then_some(value)
     }
 
     /// Removes the value, if there is one.
@@ -68,16 +85,44 @@ impl<T> fmt::Debug for Value<T> {
 }
 
 /// The state behind it.
-pub(super) struct ValueTable<K, T>(KeyedTable<K, T>);
+pub(super) struct ValueTable<K, T> {
+    values: KeyedTable<K, T>,
+    lifetimes: Option<Lifetimes<K, ByKey>>,
+}
 
 impl<K: Data + Eq, T: Data> ValueTable<K, T> {
-    pub(super) fn new(name: &str, key_groups: KeyGroups, groups: Range<u32>) -> Self {
-        ValueTable(KeyedTable::new(name, Kind::Value, key_groups, groups))
+    pub(super) fn new(
+        name: &str,
+        ttl: Option<Ttl>,
+        key_groups: KeyGroups,
+        groups: Range<u32>,
+    ) -> Self {
+        ValueTable {
+            values: KeyedTable::new(name, Kind::Value, key_groups, groups.clone()),
+            lifetimes: ttl.map(|ttl| Lifetimes::new(name, ttl, key_groups, groups)),
+        }
     }
 }
 
 impl<K: Data + Eq, T: Data> ProcessTable for ValueTable<K, T> {
-    fn state_table(&mut self) -> &mut dyn StateTable {
-        &mut self.0
+    fn state_tables(&mut self) -> Vec<&mut dyn StateTable> {
+        let mut tables: Vec<&mut dyn StateTable> = vec![&mut self.values];
+        tables.extend(self.lifetimes.as_mut().map(Lifetimes::state_table));
+        tables
+    }
+
+    fn restored(&mut self) {
+        let Some(lifetimes) = &mut self.lifetimes else { return };
+        let groups = 0..self.values.group_count();
+        let entries = groups.flat_map(|group| self.values.group_entries(group));
+        lifetimes.restored(entries.map(|(key, _)| key));
+    }
+
+    fn clean(&mut self, instant: Instant) {
+        if let Some(lifetimes) = &mut self.lifetimes {
+            lifetimes.clean(instant, |gone| {
+                self.values.remove_hashed(gone.group, gone.lookup, &gone.place);
+            });
+        }
     }
 }

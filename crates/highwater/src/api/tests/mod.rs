@@ -1,7 +1,9 @@
 //! Every operator against a plain model or a published case.
 
 mod graph;
+mod inputs;
 mod keyed;
+mod lifetime;
 mod process;
 mod published;
 mod running;

@@ -130,7 +130,7 @@ impl Process for Stolen {
 
     fn declare(states: &mut States<Self>) -> Self {
         let _: Value<String> = states.value("text");
-        let mut others = States::<Everything>::new(KeyGroups::default(), 0..0);
+        let mut others = States::<Everything>::new(KeyGroups::default(), 0..0, false);
         Stolen(Everything::declare(&mut others).last)
     }
 

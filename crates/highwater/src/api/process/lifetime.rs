@@ -1,0 +1,266 @@
+//! States whose entries come to an end: how long they live, and how they go without anybody waiting for it.
+//!
+//! When an entry was last touched is a state of its own (`name.touched`), beside the values, which are stored as if they lived for ever. So a
+//! lifetime can be given and changed from one version of a job to the next: it counts from the times that are stored, and entries
+//! without one are touched when the job begins. One that was given isn't left out any more ([`Ttl::never`] instead), or times would be missing later.
+//!
+//! ```text
+//! set ─▶ value, touched = now, listed for now + ttl          get: nothing, from touched + ttl on
+//! end of an epoch: at most some of those that are listed for now are looked at ─▶ removed, or listed for later
+//! ```
+//!
+//! # Invariants
+//!
+//! - An entry whose time is over is never seen, whether or not it is still there.
+//! - Every entry with a time is listed, for no later than its end.
+//! - What is done at the end of an epoch is bounded, however much ends at once.
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::time::Duration;
+
+use highwater_runtime::Data;
+use highwater_state::{Hashing, KeyGroups, KeyedTable, Kind, StateTable};
+
+use super::timers::By;
+use crate::api::due::Due;
+use crate::api::time::as_ms;
+
+/// How long the entries of a state live; see [`States::ttl`](super::States::ttl).
+///
+/// ```text
+/// after_write(10)    set at 0   get at 6: there   get at 9: there   get at 10: gone
+/// after_access(10)   set at 0   get at 6: there   get at 15: there  get at 25: gone
+/// ```
+///
+/// States without one live for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ttl {
+    /// None is for ever.
+    length: Option<Duration>,
+    on_read: bool,
+    by: By,
+}
+
+impl Ttl {
+    /// An entry lives so long after it was last written, by the engine's clock.
+    #[must_use]
+    pub fn after_write(length: Duration) -> Self {
+        Ttl { length: Some(length), on_read: false, by: By::Clock }
+    }
+
+    /// An entry lives so long after it was last written or read.
+    ///
+    /// Whatever is read is then written to the next checkpoint, too, with the time.
+    #[must_use]
+    pub fn after_access(length: Duration) -> Self {
+        Ttl { on_read: true, ..Ttl::after_write(length) }
+    }
+
+    /// An entry lives for ever; when it was last written is noted all the same, for a lifetime that was there before, or that is to come.
+    ///
+    /// A state that had a lifetime once is always declared with one, or the job is refused.
+    #[must_use]
+    pub fn never() -> Self {
+        Ttl { length: None, on_read: false, by: By::Clock }
+    }
+
+    /// It goes by event time: an entry is touched at the time of the record or timer that does it, and gone when the watermark has come
+    /// to its end.
+    #[must_use]
+    pub fn by_event_time(self) -> Self {
+        Ttl { by: By::EventTime, ..self }
+    }
+
+    /// What it goes by.
+    pub(super) fn goes_by(self) -> By {
+        self.by
+    }
+
+    /// Why there can't be such a lifetime.
+    pub(super) fn check(self) -> Result<(), String> {
+        match self.length {
+            Some(length) if as_ms(length) == 0 => Err(format!(
+                "states must live for a millisecond or more, and these live for {length:?}"
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The present, as far as lifetimes depend on it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Instant {
+    pub(super) clock: Option<i64>,
+    pub(super) watermark: Option<i64>,
+    /// Of the record or timer.
+    pub(super) time: Option<i64>,
+}
+
+/// So many entries are looked at at the end of an epoch.
+const CLEANED: usize = 4096;
+
+/// So many more entries than there are may be listed without anybody minding.
+const FEW: usize = 1024;
+
+/// A place in a table, and its hashes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Placed<Q> {
+    pub(super) group: u64,
+    pub(super) lookup: u64,
+    pub(super) place: Q,
+}
+
+/// When each entry of a state was last touched.
+pub(super) struct Lifetimes<Q, H> {
+    ttl: Ttl,
+    length: i64,
+    /// Written where the state is only read, too.
+    touched: RefCell<KeyedTable<Q, i64, H>>,
+    due: Due<Placed<Q>>,
+    /// Entries without a time, which live until they are given one.
+    timeless: Vec<Placed<Q>>,
+    /// How many were forgotten since the list was tidied up.
+    forgotten: usize,
+}
+
+impl<Q: Data + Eq, H: Hashing<Q>> Lifetimes<Q, H> {
+    pub(super) fn new(name: &str, ttl: Ttl, key_groups: KeyGroups, groups: Range<u32>) -> Self {
+        let name = format!("{name}.touched");
+        Lifetimes {
+            ttl,
+            length: ttl.length.map_or(i64::MAX, as_ms),
+            touched: RefCell::new(KeyedTable::new(&name, Kind::Lifetime, key_groups, groups)),
+            due: Due::default(),
+            timeless: Vec::new(),
+            forgotten: 0,
+        }
+    }
+
+    pub(super) fn state_table(&mut self) -> &mut dyn StateTable {
+        self.touched.get_mut()
+    }
+
+    fn now(&self, instant: Instant) -> Option<i64> {
+        match self.ttl.by {
+            By::Clock => instant.clock,
+            By::EventTime => instant.watermark,
+        }
+    }
+
+    /// When an entry is touched that is touched now.
+    fn touch_time(&self, instant: Instant) -> Option<i64> {
+        match self.ttl.by {
+            By::Clock => instant.clock,
+            By::EventTime => instant.time.or(instant.watermark),
+        }
+    }
+
+    /// Whether an entry that is there is to be seen.
+    pub(super) fn is_alive(&self, group: u64, lookup: u64, place: &Q, instant: Instant) -> bool {
+        let touched = self.touched.borrow();
+        match (touched.get_hashed(group, lookup, place), self.now(instant)) {
+            (Some(touched), Some(now)) => touched.saturating_add(self.length) > now,
+            _ => true,
+        }
+    }
+
+    /// An entry that is alive is read.
+    pub(super) fn read(&self, group: u64, lookup: u64, place: &Q, instant: Instant) {
+        let Some(at) = self.touch_time(instant).filter(|_| self.ttl.on_read) else { return };
+        let mut touched = self.touched.borrow_mut();
+        if touched.get_hashed(group, lookup, place).is_some_and(|touched| *touched < at) {
+            *touched.upsert_hashed(group, lookup, place.clone(), || at).value = at;
+        }
+    }
+
+    /// An entry is written.
+    pub(super) fn write(&mut self, spot: Placed<Q>, instant: Instant) {
+        match self.touch_time(instant) {
+            Some(at) => self.touch(spot, at),
+            None => self.timeless.push(spot),
+        }
+    }
+
+    fn touch(&mut self, spot: Placed<Q>, at: i64) {
+        let Placed { group, lookup, ref place } = spot;
+        let touched = self.touched.get_mut();
+        match touched.get_hashed(group, lookup, place) {
+            Some(touched) if *touched >= at => {}
+            Some(_) => *touched.upsert_hashed(group, lookup, spot.place, || at).value = at,
+            None => {
+                touched.upsert_hashed(group, lookup, place.clone(), || at);
+                self.due.push(at.saturating_add(self.length), spot);
+            }
+        }
+    }
+
+    /// An entry is removed.
+    pub(super) fn forget(&mut self, group: u64, lookup: u64, place: &Q) {
+        if self.touched.get_mut().remove_hashed(group, lookup, place).is_some() {
+            self.forgotten += 1;
+        }
+    }
+
+    /// Finds entries whose time is over, some at the end of each epoch, and has them removed.
+    pub(super) fn clean(&mut self, instant: Instant, mut remove: impl FnMut(&Placed<Q>)) {
+        let Some(now) = self.now(instant) else { return };
+        let some = self.timeless.len().saturating_sub(CLEANED);
+        for spot in self.timeless.split_off(some) {
+            self.touch(spot, now);
+        }
+        for _ in 0..CLEANED {
+            let Some((_, spot)) = self.due.pop(now) else { break };
+            let touched = self.touched.get_mut();
+            let found = touched.get_hashed(spot.group, spot.lookup, &spot.place);
+            let Some(end) = found.map(|touched| touched.saturating_add(self.length)) else {
+                continue;
+            };
+            if end > now {
+                self.due.push(end, spot);
+            } else {
+                touched.remove_hashed(spot.group, spot.lookup, &spot.place);
+                remove(&spot);
+            }
+        }
+        self.tidy();
+    }
+
+    /// Takes some of what was forgotten off the list, if it is a good part of it.
+    fn tidy(&mut self) {
+        let touched = self.touched.get_mut();
+        if self.due.len() < 2 * touched.len() as usize + FEW {
+            return;
+        }
+        let looked_at = CLEANED + 3 * std::mem::take(&mut self.forgotten);
+        self.due.tidy(looked_at, |bucket| {
+            // What was forgotten and written again is there twice.
+            bucket.sort_unstable_by_key(|(at, spot)| (*at, spot.lookup));
+            bucket.dedup();
+            bucket.retain(|(_, spot)| {
+                touched.get_hashed(spot.group, spot.lookup, &spot.place).is_some()
+            });
+            bucket.shrink_to_fit();
+        });
+    }
+
+    /// Both tables were read back; `places` are the entries of the state.
+    pub(super) fn restored<'q>(&mut self, places: impl Iterator<Item = &'q Q>)
+    where
+        Q: 'q,
+    {
+        let placed = |place: &Q| {
+            let (group, lookup) = H::both(place);
+            Placed { group, lookup, place: place.clone() }
+        };
+        let touched = self.touched.get_mut();
+        for group in 0..touched.group_count() {
+            for (place, touched) in touched.group_entries(group) {
+                self.due.push(touched.saturating_add(self.length), placed(place));
+            }
+        }
+        let is_timeless =
+            |spot: &Placed<Q>| touched.get_hashed(spot.group, spot.lookup, &spot.place).is_none();
+        self.timeless = places.map(placed).filter(is_timeless).collect();
+    }
+}
