@@ -4,7 +4,7 @@ use clap::Args;
 use highwater::control::{self, Found, RunningJob};
 use highwater::observe::{
     CheckpointStatus, CheckpointsStatus, Holder, HostKind, JobStatus, OperatorStatus, Phase,
-    SinkStatus, State, WorkerStatus,
+    ProcessShare, SinkStatus, State, WorkerStatus,
 };
 use serde::Serialize;
 
@@ -109,6 +109,7 @@ fn in_full(job: &RunningJob) -> String {
     if let Some(status) = &job.status {
         text += &numbers(status);
         text += &held(status);
+        text += &processes(&status.processes);
         text += "\noperators\n";
         text += &operators(&status.operators);
         text += &splits(&status.workers);
@@ -172,6 +173,25 @@ fn held(status: &JobStatus) -> String {
         held.by.iter().for_each(|by| text += &format!("               {}\n", holder(by)));
     }
     text
+}
+
+/// Who does what, if there are several processes.
+fn processes(processes: &[ProcessShare]) -> String {
+    let [_, _, ..] = processes else { return String::new() };
+    let row = |share: &ProcessShare| {
+        let groups = &share.key_groups;
+        vec![
+            share.process.to_string(),
+            share.pid.to_string(),
+            share.workers.to_string(),
+            match groups.is_empty() {
+                true => "none".to_owned(),
+                false => format!("{} to {}", groups.start, groups.end - 1),
+            },
+        ]
+    };
+    let heads = [">PROCESS", ">PID", ">WORKERS", "KEY GROUPS"];
+    format!("\nprocesses\n{}", table(&heads, processes.iter().map(row)))
 }
 
 fn holder(holder: &Holder) -> String {

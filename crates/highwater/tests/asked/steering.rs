@@ -23,7 +23,8 @@ pub fn a_running_job_says_what_it_does() {
         })
     });
     assert_eq!((status.leader.job.as_str(), status.leader.state), ("numbers", State::Running));
-    assert_eq!((status.pids, status.workers.len()), (vec![job.0.id()], 2));
+    let [only] = &status.processes[..] else { panic!("one process: {:?}", status.processes) };
+    assert_eq!((only.pid, only.workers, only.key_groups.start), (job.0.id(), 2, 0));
     let operators: Vec<_> =
         status.operators.iter().map(|host| (host.operator.as_str(), host.kind)).collect();
     let expected = [

@@ -73,7 +73,7 @@ impl Worker {
         key_groups: KeyGroups,
     ) -> Rc<Self> {
         Rc::new(Worker {
-            facts: attempt.observed.add_worker(index),
+            facts: attempt.observed.add_worker(index, key_groups.range(index, peers)),
             index,
             peers,
             attempt,

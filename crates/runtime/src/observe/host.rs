@@ -2,6 +2,7 @@
 //!
 //! Only the worker's thread writes these (a reader's thread beside it writes its [`ReaderProgress`]); anybody may read them.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -177,6 +178,7 @@ fn interval(atomic: &AtomicU32) -> Option<u32> {
 #[derive(Debug)]
 pub(crate) struct WorkerFacts {
     index: usize,
+    key_groups: Range<u32>,
     hosts: Mutex<Vec<Arc<HostFacts>>>,
     /// The oldest epoch that is still somewhere in the dataflow, and since when it has been that.
     complete: AtomicU64,
@@ -192,9 +194,10 @@ pub(crate) struct WorkerFacts {
 }
 
 impl WorkerFacts {
-    pub(super) fn new(index: usize) -> Self {
+    pub(super) fn new(index: usize, key_groups: Range<u32>) -> Self {
         WorkerFacts {
             index,
+            key_groups,
             hosts: Mutex::default(),
             complete: AtomicU64::new(0),
             complete_since_ms: AtomicU64::new(0),
@@ -249,6 +252,7 @@ impl WorkerFacts {
         let since_ms = self.inside_since_ms.load(Relaxed);
         WorkerStatus {
             worker: self.index,
+            key_groups: self.key_groups.clone(),
             complete: epoch(&self.complete),
             complete_for_ms: now_ms.saturating_sub(self.complete_since_ms.load(Relaxed)),
             in_flight_bytes: self.in_flight_bytes.load(Relaxed) as u64,

@@ -1,5 +1,7 @@
 //! One view of a job, put together from the reports of its processes by a pure function.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use super::held::{self, CheckpointHeld, EpochHeld};
@@ -12,8 +14,8 @@ pub struct JobStatus {
     /// What its process 0 knows.
     #[serde(flatten)]
     pub leader: LeaderStatus,
-    /// How the operating systems know its processes.
-    pub pids: Vec<u32>,
+    /// Its processes, in their order.
+    pub processes: Vec<ProcessShare>,
     /// The oldest epoch in the dataflow; none at the end.
     #[serde(with = "epoch_text::option")]
     pub oldest_epoch: Option<Epoch>,
@@ -43,6 +45,34 @@ pub struct JobStatus {
     pub workers: Vec<WorkerStatus>,
 }
 
+/// A process of the job, and its share of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProcessShare {
+    /// Its number; process 0 leads.
+    pub process: usize,
+    /// How its operating system knows it.
+    pub pid: u32,
+    /// How many workers it has.
+    pub workers: usize,
+    /// The key groups that its workers own: their keys are processed in this process.
+    pub key_groups: Range<u32>,
+}
+
+impl ProcessShare {
+    fn of(process: &ProcessStatus) -> Self {
+        let groups = || process.workers.iter().map(|worker| &worker.key_groups);
+        // Workers of a process have numbers, and so groups, that follow each other.
+        let first = groups().map(|groups| groups.start).min().unwrap_or(0);
+        let end = groups().map(|groups| groups.end).max().unwrap_or(0);
+        ProcessShare {
+            process: process.process,
+            pid: process.pid,
+            workers: process.workers.len(),
+            key_groups: first..end,
+        }
+    }
+}
+
 /// What a source, an operator or a sink does, over all workers; the fields are those of [`HostStatus`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "they are described where they come from")]
@@ -69,7 +99,8 @@ impl JobStatus {
     /// Puts the reports of a job's processes together; none if that of process 0 isn't among them.
     pub fn of(processes: Vec<ProcessStatus>) -> Option<Self> {
         let leader = processes.iter().find_map(|process| process.leader.clone())?;
-        let pids = processes.iter().map(|process| process.pid).collect();
+        let mut shares: Vec<ProcessShare> = processes.iter().map(ProcessShare::of).collect();
+        shares.sort_by_key(|share| share.process);
         let mut workers: Vec<WorkerStatus> =
             processes.into_iter().flat_map(|process| process.workers).collect();
         workers.sort_by_key(|worker| worker.worker);
@@ -79,7 +110,7 @@ impl JobStatus {
         let sources_known = of_kind(HostKind::Source).all(|source| source.bytes_expected > 0);
         let bytes_expected: u64 = sum(|host| host.bytes_expected);
         Some(JobStatus {
-            pids,
+            processes: shares,
             oldest_epoch: held::oldest(&workers),
             records_in: of_kind(HostKind::Source).map(|source| source.records_in).sum(),
             records_out: of_kind(HostKind::Sink).map(|sink| sink.records_in).sum(),

@@ -63,6 +63,7 @@ fn worker(number: usize) -> WorkerStatus {
     let mut source = host(0, HostKind::Source, "in");
     source.reader.reading = Some("a.csv".to_owned());
     WorkerStatus {
+        key_groups: 64 * number as u32..64 * (number as u32 + 1),
         worker: number,
         complete: Some(PRESENT),
         complete_for_ms: 3,
@@ -111,7 +112,9 @@ fn workers_are_summed_up_by_stage() {
     let operators: Vec<&str> = status.operators.iter().map(|host| &*host.operator).collect();
     assert_eq!(operators, ["in", "count", "out"], "splits are the engine's own");
     assert_eq!(status.operators[1].records_out, 40);
-    assert_eq!((status.leader.restarts, status.pids.len()), (2, 2));
+    assert_eq!((status.leader.restarts, status.processes.len()), (2, 2));
+    let shares = status.processes.iter().map(|share| (share.process, share.key_groups.clone()));
+    assert_eq!(shares.collect::<Vec<_>>(), [(0, 0..64), (1, 64..128)]);
     assert_eq!((status.epoch_held, status.checkpoint_held), (None, None));
     let without_leader = ProcessStatus { process: 1, pid: 1, workers: Vec::new(), leader: None };
     assert_eq!(JobStatus::of(vec![without_leader]), None);

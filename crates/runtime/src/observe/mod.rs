@@ -21,6 +21,7 @@ mod reader;
 mod status;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -33,7 +34,7 @@ use crate::time::Epoch;
 
 pub use held::{CheckpointHeld, EpochHeld, Holder, Phase};
 pub use host::{Counter, HostFacts};
-pub use job::{JobStatus, OperatorStatus};
+pub use job::{JobStatus, OperatorStatus, ProcessShare};
 pub use reader::ReaderProgress;
 pub use status::{
     CheckpointStatus, CheckpointsStatus, HostKind, HostStatus, Inside, LeaderStatus, ProcessStatus,
@@ -92,9 +93,9 @@ impl Observed {
         }
     }
 
-    /// The facts of one more worker of this process.
-    pub(crate) fn add_worker(&self, index: usize) -> Arc<WorkerFacts> {
-        let facts = Arc::new(WorkerFacts::new(index));
+    /// The facts of one more worker of this process, which owns these key groups.
+    pub(crate) fn add_worker(&self, index: usize, key_groups: Range<u32>) -> Arc<WorkerFacts> {
+        let facts = Arc::new(WorkerFacts::new(index, key_groups));
         lock(&self.workers).push(facts.clone());
         facts
     }

@@ -1,6 +1,8 @@
 //! Reports: what is noted, as it travels between processes and to those who ask. Times are durations, because clocks of
 //! different processes don't compare.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use crate::time::Epoch;
@@ -67,6 +69,8 @@ pub enum State {
 pub struct WorkerStatus {
     /// Its number among the workers of all processes.
     pub worker: usize,
+    /// The key groups that it owns: their keys are processed here, and their state is here.
+    pub key_groups: Range<u32>,
     /// The oldest epoch that is still in the dataflow, as this worker knows it; none at the end.
     #[serde(with = "epoch_text::option")]
     pub complete: Option<Epoch>,
