@@ -6,12 +6,13 @@
 
 use std::fmt;
 
-use serde::de::value::BorrowedStrDeserializer;
+use serde::de::value::{BorrowedStrDeserializer, SeqDeserializer};
 use serde::de::{
     self, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess,
     VariantAccess, Visitor,
 };
 
+use crate::foreign::Foreign;
 use crate::node::{Kind, Node, StructNode};
 
 /// Why a value can't be read, with the path of fields to it. Boxed, so that results on the way of success stay small.
@@ -103,6 +104,7 @@ macro_rules! scalars {
         fn $method<V: Visitor<'c>>(self, visitor: V) -> Result<V::Value, ReadError> {
             match &self.node.kind {
                 Kind::$variant(values) if !self.node.is_null(self.row) => visitor.$visit(values[self.row]),
+                Kind::Foreign(values) if !self.node.is_null(self.row) => values.number(self.row, visitor),
                 _ => self.deserialize_any(visitor),
             }
         }
@@ -140,6 +142,8 @@ impl<'c> Deserializer<'c> for Cursor<'c> {
             Kind::Map { starts, keys, values } => {
                 visitor.visit_map(self.entries(starts, keys, values)?)
             }
+            Kind::Foreign(values @ Foreign::Decimal { .. }) => values.text(row, visitor),
+            Kind::Foreign(values) => values.number(row, visitor),
             // As self-describing formats write it: untagged enums know that form, and no other.
             Kind::Union(_) => match self.variant()? {
                 Some(Variant { name, content }) if matches!(content.node.kind, Kind::Null) => {
@@ -260,13 +264,39 @@ impl<'c> Deserializer<'c> for Cursor<'c> {
         }
     }
 
+    fn deserialize_str<V: Visitor<'c>>(self, visitor: V) -> Result<V::Value, ReadError> {
+        match &self.node.kind {
+            Kind::Foreign(values) if !self.node.is_null(self.row) => values.text(self.row, visitor),
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_string<V: Visitor<'c>>(self, visitor: V) -> Result<V::Value, ReadError> {
+        self.deserialize_str(visitor)
+    }
+
+    /// Bytes are a list of them, too.
+    fn deserialize_seq<V: Visitor<'c>>(self, visitor: V) -> Result<V::Value, ReadError> {
+        let bytes = match &self.node.kind {
+            _ if self.node.is_null(self.row) => None,
+            Kind::Binary(values) => Some(values.value(self.row)),
+            Kind::LargeBinary(values) => Some(values.value(self.row)),
+            Kind::Foreign(Foreign::Bytes(values)) => Some(values.value(self.row)),
+            _ => None,
+        };
+        match bytes {
+            Some(bytes) => visitor.visit_seq(SeqDeserializer::new(bytes.iter().copied())),
+            None => self.deserialize_any(visitor),
+        }
+    }
+
     fn deserialize_ignored_any<V: Visitor<'c>>(self, visitor: V) -> Result<V::Value, ReadError> {
         visitor.visit_unit()
     }
 
     serde::forward_to_deserialize_any! {
         <V: Visitor<'c>>
-        bool i128 u128 str string bytes byte_buf unit unit_struct seq identifier
+        bool i128 u128 bytes byte_buf unit unit_struct identifier
     }
 }
 

@@ -1,19 +1,21 @@
 //! An Arrow column prepared for reading: a tree of typed buffers, taken apart once so that no row has to ask for types again.
 //!
-//! It covers what the flat and the general tier write, whichever of them wrote it.
+//! It covers what the flat and the general tier write, whichever of them wrote it, and what else is common in files of other tools.
 
 use std::sync::OnceLock;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
-    ArrowPrimitiveType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
-    UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    ArrowPrimitiveType, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
+    Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use arrow_array::{
     Array, ArrayRef, BinaryArray, BooleanArray, LargeBinaryArray, LargeStringArray, StringArray,
 };
 use arrow_buffer::{NullBuffer, ScalarBuffer};
 use arrow_schema::{DataType, Fields, UnionMode};
+
+use crate::foreign::Foreign;
 
 /// One column of the tree.
 pub(crate) struct Node {
@@ -43,6 +45,7 @@ pub(crate) enum Kind {
     List { starts: ScalarBuffer<i64>, items: Box<Node> },
     Map { starts: ScalarBuffer<i64>, keys: Box<Node>, values: Box<Node> },
     Union(UnionNode),
+    Foreign(Foreign),
 }
 
 /// Named columns side by side.
@@ -139,11 +142,18 @@ impl Node {
                 };
                 Kind::Union(UnionNode { types: union.type_ids().clone(), offsets, variants })
             }
-            other => {
-                return Err(unreadable(format!(
-                    "its Arrow type {other} isn't one that is written"
-                )));
+            DataType::Float16 => {
+                let values = array.as_primitive::<Float16Type>().values().iter();
+                Kind::F32(values.map(|value| value.to_f32()).collect())
             }
+            other => match Foreign::new(array) {
+                Some(values) => Kind::Foreign(values),
+                None => {
+                    return Err(unreadable(format!(
+                        "its Arrow type {other} isn't one that can be read"
+                    )));
+                }
+            },
         };
         Ok(Self { nulls: array.nulls().cloned(), kind })
     }

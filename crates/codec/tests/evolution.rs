@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, Date32Array, Int64Array};
+use arrow_array::{ArrayRef, Date32Array, Decimal256Array, Int64Array};
 use arrow_schema::{DataType, Field};
 use highwater_codec::{CodecError, ColumnReader, Tier, encode};
 use serde::de::DeserializeOwned;
@@ -153,6 +153,8 @@ fn fields_inside_of_lists_and_variants_evolve_too() {
 fn a_wrong_array_is_refused() {
     let days: ArrayRef = Arc::new(Date32Array::from(vec![1]));
     let numbers: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+    let decimals = Decimal256Array::from(vec![None]).with_precision_and_scale(10, 2);
+    let decimals: ArrayRef = Arc::new(decimals.expect("a decimal"));
     let field = |data_type, metadata: &[(&str, &str)]| {
         let metadata: HashMap<String, String> =
             metadata.iter().map(|&(key, value)| (key.into(), value.into())).collect();
@@ -160,7 +162,7 @@ fn a_wrong_array_is_refused() {
     };
     for (field, array) in [
         (field(DataType::Int64, &[]), &days),
-        (field(DataType::Date32, &[]), &days),
+        (field(DataType::Decimal256(10, 2), &[]), &decimals),
         (field(DataType::Int64, &[("highwater.tier", "opaque")]), &numbers),
         (field(DataType::Int64, &[("highwater.tier", "of another version")]), &numbers),
     ] {

@@ -52,6 +52,8 @@ pub use discard::Discard;
 pub use feed::{Feed, Socket, Stdin};
 #[cfg(feature = "files")]
 pub use files::Files;
+#[cfg(feature = "parquet")]
+pub use files::{Compression, Parquet};
 pub use foreach::{Foreach, foreach};
 pub use foreach_batch::{ForeachBatch, foreach_batch};
 pub use generator::Generator;

@@ -98,6 +98,12 @@ impl<'p> Content<'p> {
         Ok(marked.is_none_or(|(encoding, _)| encoding == UTF_8))
     }
 
+    /// The file itself, for formats that are no lines.
+    #[cfg(feature = "parquet")]
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
     /// How long the file is, as it is stored.
     pub(crate) fn stored_length(&self) -> u64 {
         self.opened.length

@@ -64,6 +64,18 @@ pub(crate) struct Place {
     pub(crate) encoding: Option<&'static Encoding>,
     /// New ones may come.
     pub(crate) watch: Option<Watch>,
+    /// Where they may be cut.
+    pub(crate) cut: Cut,
+}
+
+/// Where files may be cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// At any line end.
+    Lines,
+    /// Between row groups.
+    #[cfg(feature = "parquet")]
+    RowGroups,
 }
 
 /// The files whose splits are known.
@@ -195,14 +207,29 @@ impl Place {
         }
         let content = Content::open(path, self.encoding, &SplitOffset::default())?;
         let at_begin = SplitOffset { check: content.check, ..SplitOffset::default() };
+        let pieces = match self.cut {
+            Cut::Lines => self.pieces(&content)?,
+            #[cfg(feature = "parquet")]
+            Cut::RowGroups => {
+                super::parquet::pieces(&content, path, self.split_bytes.unwrap_or(u64::MAX))?
+            }
+        };
+        if pieces.len() < 2 {
+            return Ok(vec![(name.to_owned(), at_begin)]);
+        }
+        let id = |(start, end): (u64, u64)| format!("{name}#{start}-{end}");
+        Ok(pieces.into_iter().map(|piece| (id(piece), at_begin.clone())).collect())
+    }
+
+    /// Pieces of a file of lines; none if it isn't cut.
+    fn pieces(&self, content: &Content<'_>) -> Result<Vec<(u64, u64)>, BoxError> {
         let length = content.stored_length();
         let piece = self.split_bytes.unwrap_or(u64::MAX).max(1);
         if length <= piece || !content.is_plain()? {
-            return Ok(vec![(name.to_owned(), at_begin)]);
+            return Ok(Vec::new());
         }
         let starts = (0..length).step_by(usize::try_from(piece).unwrap_or(usize::MAX));
-        let id = |start: u64| format!("{name}#{start}-{}", length.min(start.saturating_add(piece)));
-        Ok(starts.map(|start| (id(start), at_begin.clone())).collect())
+        Ok(starts.map(|start| (start, length.min(start.saturating_add(piece)))).collect())
     }
 }
 
@@ -277,7 +304,13 @@ mod tests {
     }
 
     fn place(pattern: &str, split_bytes: Option<u64>) -> Place {
-        Place { pattern: pattern.to_owned(), split_bytes, encoding: None, watch: None }
+        Place {
+            pattern: pattern.to_owned(),
+            split_bytes,
+            encoding: None,
+            watch: None,
+            cut: Cut::Lines,
+        }
     }
 
     fn ids(splits: Vec<(String, SplitOffset)>) -> Vec<String> {

@@ -334,7 +334,7 @@ impl Staged {
 fn part_of(name: &str) -> Option<Staged> {
     let (staged, extension) = name.strip_prefix("part-")?.split_once('.')?;
     let of = Staged::parse(&format!("{staged}-t0"))?;
-    matches!(extension, "csv" | "ndjson" | "txt").then_some(of)
+    matches!(extension, "csv" | "ndjson" | "txt" | "parquet").then_some(of)
 }
 
 #[cfg(test)]

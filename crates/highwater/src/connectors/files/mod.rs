@@ -11,9 +11,12 @@ mod blocks;
 mod content;
 mod discover;
 mod folder;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod partition;
 mod publisher;
 mod source;
+mod staging;
 mod watch;
 mod writer;
 
@@ -28,8 +31,10 @@ use highwater_runtime::connector::{Sink, Source};
 
 use super::records::format::{self, Csv, Ndjson, Text};
 use super::{IntoSink, IntoSource};
-use discover::Place;
+use discover::{Cut, Place};
 use encoding_rs::Encoding;
+#[cfg(feature = "parquet")]
+pub use parquet::{Compression, Parquet};
 use partition::Partition;
 use publisher::Roll;
 use source::FileSource;
@@ -315,6 +320,7 @@ impl<F> Files<F> {
             split_bytes: self.split_bytes,
             encoding: self.encoding,
             watch: self.watch,
+            cut: Cut::Lines,
         }
     }
 
@@ -333,7 +339,7 @@ impl<F> Files<F> {
 
     fn sink<T: Data>(self, partition: Option<Partition<T>>) -> Arc<dyn Sink>
     where
-        F: format::WriteFormat<T> + format::FileFormat,
+        F: format::WriteFormat<T>,
     {
         let Files { path, format, roll, .. } = self;
         Arc::new(FileSink::<T, F> { path, format, roll, partition })
@@ -352,9 +358,7 @@ impl<T, F: fmt::Debug> fmt::Debug for PartitionedFiles<T, F> {
     }
 }
 
-impl<T: Data, F: format::WriteFormat<T> + format::FileFormat> IntoSink<T>
-    for PartitionedFiles<T, F>
-{
+impl<T: Data, F: format::WriteFormat<T>> IntoSink<T> for PartitionedFiles<T, F> {
     fn into_sink(self) -> Arc<dyn Sink> {
         self.files.sink(Some(self.partition))
     }

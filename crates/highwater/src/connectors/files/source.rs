@@ -37,8 +37,7 @@ impl<T: Data, F: ReadFormat<T>> Source for FileSource<T, F> {
     }
 
     fn finder(&self, context: FinderContext) -> Result<Option<Box<dyn Finder>>, BoxError> {
-        let Some(watch) = self.place.watch else { return Ok(None) };
-        Ok(Some(Box::new(FileFinder::start(self.place.clone(), watch, context))))
+        FileFinder::of(&self.place, context)
     }
 
     fn reader(&self, context: ReaderContext) -> Result<Box<dyn Reader>, BoxError> {

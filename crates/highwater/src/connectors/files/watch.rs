@@ -58,7 +58,16 @@ pub(crate) struct FileFinder {
 }
 
 impl FileFinder {
-    pub(crate) fn start(place: Place, watch: Watch, context: FinderContext) -> Self {
+    /// What looks for more files of a place; none if nobody waits for any.
+    pub(crate) fn of(
+        place: &Place,
+        context: FinderContext,
+    ) -> Result<Option<Box<dyn Finder>>, BoxError> {
+        let Some(watch) = place.watch else { return Ok(None) };
+        Ok(Some(Box::new(FileFinder::start(place.clone(), watch, context))))
+    }
+
+    fn start(place: Place, watch: Watch, context: FinderContext) -> Self {
         let FinderContext { known, env, waker, .. } = context;
         let ids: Vec<String> = known.into_iter().map(|(id, _)| id).collect();
         let known = KnownFiles::of(&ids);

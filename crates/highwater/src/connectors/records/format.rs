@@ -64,14 +64,70 @@ pub(crate) trait Parser<T> {
 }
 
 /// A format to which rows of type `T` can be written.
-pub(crate) trait WriteFormat<T>: Clone + Send + Sync + 'static {
-    /// Appends a row.
-    fn write(&self, row: &T, out: &mut Vec<u8>) -> Result<(), BoxError>;
+pub(crate) trait WriteFormat<T>: FileFormat {
+    /// Rows of one file, as the worker hands them over.
+    type Chunk: Default + Send + 'static;
+
+    /// What makes bytes of them, on the writing thread.
+    type Encoder: Encoder<Self::Chunk> + Send + 'static;
+
+    /// Whether such rows can be written; asked when the job's graph is checked.
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Appends a row; answers by how many bytes the chunk has grown.
+    fn write(&self, row: &T, chunk: &mut Self::Chunk) -> Result<usize, BoxError>;
+
+    /// Makes room for about so many bytes.
+    fn reserve(&self, chunk: &mut Self::Chunk, bytes: usize) {
+        let _ = (chunk, bytes);
+    }
 
     /// What a file of rows like this one begins with.
     fn header(&self, row: &T) -> Result<Vec<u8>, BoxError> {
         let _ = row;
         Ok(Vec::new())
+    }
+
+    /// An encoder for one file.
+    fn encoder(&self) -> Self::Encoder;
+}
+
+/// Makes the bytes of one file.
+pub(crate) trait Encoder<C> {
+    /// Takes rows, and appends what is done to `out`.
+    fn encode(&mut self, chunk: C, out: &mut Vec<u8>) -> Result<(), BoxError>;
+
+    /// About how many bytes it has taken that aren't done.
+    fn pending(&self) -> usize {
+        0
+    }
+
+    /// Appends all that isn't done, so that it takes no memory.
+    fn flush(&mut self, out: &mut Vec<u8>) -> Result<(), BoxError> {
+        let _ = out;
+        Ok(())
+    }
+
+    /// Appends the end of the file.
+    fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), BoxError> {
+        let _ = out;
+        Ok(())
+    }
+}
+
+/// The encoder of formats whose rows become bytes one by one: they already are.
+#[derive(Debug)]
+pub(crate) struct Plain;
+
+impl Encoder<Vec<u8>> for Plain {
+    fn encode(&mut self, chunk: Vec<u8>, out: &mut Vec<u8>) -> Result<(), BoxError> {
+        match out.is_empty() {
+            true => *out = chunk,
+            false => out.extend_from_slice(&chunk),
+        }
+        Ok(())
     }
 }
 
@@ -79,6 +135,9 @@ pub(crate) trait WriteFormat<T>: Clone + Send + Sync + 'static {
 pub(crate) trait FileFormat: Clone + Send + Sync + 'static {
     /// What the names of files end with.
     const EXTENSION: &'static str;
+
+    /// Whether the contents of several files, put one behind the other, are that of one.
+    const JOINS: bool = true;
 
     /// The length of the header at the begin of a file's content.
     fn header_length(&self, content: &[u8]) -> usize {
@@ -206,7 +265,10 @@ impl<T: DeserializeOwned> Parser<T> for CsvParser {
 }
 
 impl<T: Data + Display> WriteFormat<T> for Text {
-    fn write(&self, row: &T, out: &mut Vec<u8>) -> Result<(), BoxError> {
+    type Chunk = Vec<u8>;
+    type Encoder = Plain;
+
+    fn write(&self, row: &T, out: &mut Vec<u8>) -> Result<usize, BoxError> {
         struct Bytes<'o>(&'o mut Vec<u8>);
         impl std::fmt::Write for Bytes<'_> {
             fn write_str(&mut self, text: &str) -> std::fmt::Result {
@@ -214,28 +276,62 @@ impl<T: Data + Display> WriteFormat<T> for Text {
                 Ok(())
             }
         }
+        let before = out.len();
         write!(Bytes(out), "{row}")?;
         out.push(b'\n');
-        Ok(())
+        Ok(out.len() - before)
+    }
+
+    fn reserve(&self, chunk: &mut Vec<u8>, bytes: usize) {
+        chunk.reserve(bytes);
+    }
+
+    fn encoder(&self) -> Plain {
+        Plain
     }
 }
 
 impl<T: Serialize> WriteFormat<T> for Ndjson {
-    fn write(&self, row: &T, out: &mut Vec<u8>) -> Result<(), BoxError> {
+    type Chunk = Vec<u8>;
+    type Encoder = Plain;
+
+    fn write(&self, row: &T, out: &mut Vec<u8>) -> Result<usize, BoxError> {
+        let before = out.len();
         serde_json::to_writer(&mut *out, row)?;
         out.push(b'\n');
-        Ok(())
+        Ok(out.len() - before)
+    }
+
+    fn reserve(&self, chunk: &mut Vec<u8>, bytes: usize) {
+        chunk.reserve(bytes);
+    }
+
+    fn encoder(&self) -> Plain {
+        Plain
     }
 }
 
 impl<T: Serialize> WriteFormat<T> for Csv {
+    type Chunk = Vec<u8>;
+    type Encoder = Plain;
+
     #[inline]
-    fn write(&self, row: &T, out: &mut Vec<u8>) -> Result<(), BoxError> {
-        Ok(ser::write_row(row, self.delimiter, out)?)
+    fn write(&self, row: &T, out: &mut Vec<u8>) -> Result<usize, BoxError> {
+        let before = out.len();
+        ser::write_row(row, self.delimiter, out)?;
+        Ok(out.len() - before)
     }
 
     fn header(&self, row: &T) -> Result<Vec<u8>, BoxError> {
         if self.header { Ok(ser::header(row, self.delimiter)?) } else { Ok(Vec::new()) }
+    }
+
+    fn reserve(&self, chunk: &mut Vec<u8>, bytes: usize) {
+        chunk.reserve(bytes);
+    }
+
+    fn encoder(&self) -> Plain {
+        Plain
     }
 }
 
