@@ -93,6 +93,10 @@ pub enum Op {
     UpdateRemoving,
     /// Windows by event time: the rows that they use and those that are late.
     Windows(i64),
+    /// Windows by the clock, by triggers or told of early: all rows are in one.
+    WindowsOtherwise(i64),
+    /// Windows of the last rows of each key, told of for every one.
+    LastRows(i64),
     /// A process function with timers by event time and by the clock: the rows of which they tell.
     Timers(i64),
     /// A process function with states that live for a while: the number of each row within its key.
@@ -258,6 +262,8 @@ impl Graph {
             Op::UpdateState,
             Op::UpdateRemoving,
             Op::Windows(number),
+            Op::WindowsOtherwise(number),
+            Op::LastRows(number),
             Op::Timers(number),
             Op::Lifetimes(number),
             Op::Connect,
@@ -304,6 +310,7 @@ impl Op {
                 | Op::UpdateState
                 | Op::UpdateRemoving
                 | Op::Windows(_)
+                | Op::WindowsOtherwise(_)
                 | Op::Timers(_)
                 | Op::Latest
                 | Op::Largest
@@ -351,6 +358,6 @@ mod tests {
             }
             assert!(graph.nodes.iter().any(|node| matches!(node.op, Op::Write { .. })));
         }
-        assert_eq!(seen.len(), 35, "{seen:?}");
+        assert_eq!(seen.len(), 37, "{seen:?}");
     }
 }

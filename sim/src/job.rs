@@ -186,6 +186,10 @@ fn keyed(op: Op, uid: &str, input: &Stream<Row>) -> Stream<Row> {
             rows.update_state_by_key(update).uid(uid).map(|(key, rest)| told(key, rest))
         }
         Op::Windows(number) => timed::windows(uid, input, number).map(|(key, n)| told(key, n)),
+        Op::WindowsOtherwise(number) => {
+            timed::windows_otherwise(uid, input, number).map(|(key, n)| told(key, n))
+        }
+        Op::LastRows(number) => timed::last_rows(uid, input, number).map(|(key, n)| told(key, n)),
         Op::Timers(number) => timed::timers(uid, input, number).map(|(key, n)| told(key, n)),
         Op::Lifetimes(number) => timed::lifetimes(uid, input, number).map(|(key, n)| told(key, n)),
         other => unreachable!("{other:?} is no operator on keys"),

@@ -121,7 +121,10 @@ fn apply(op: Op, rows: Vec<Row>) -> Vec<Row> {
                 rows.iter().map(|row| (row.key, row.value)).collect();
             distinct.iter().map(|(key, value)| told(key, *value)).collect()
         }
-        Op::Count | Op::Windows(_) | Op::Timers(_) => last(&|rows| rows.len() as i64),
+        Op::LastRows(most) => numbered(&|number| number.min(most)),
+        Op::Count | Op::Windows(_) | Op::WindowsOtherwise(_) | Op::Timers(_) => {
+            last(&|rows| rows.len() as i64)
+        }
         Op::Sum | Op::UpdateState => last(&|rows| rows.iter().map(|row| row.value).sum()),
         Op::Reduce => last(&|rows| {
             let best = rows.iter().max_by_key(|row| (row.value, row.split, row.seq));

@@ -5,8 +5,8 @@
 
 use highwater::time::millis;
 use highwater::{
-    BoxError, Context, KeyedStream, Process, Session, States, Stream, Timers, Timestamp, Ttl,
-    Tumbling, Value, Watermark,
+    Batches, BoxError, Context, EarlyTrigger, KeyedStream, Process, Session, States, Stream,
+    Timers, Timestamp, Ttl, Tumbling, Value, Watermark,
 };
 
 use crate::graph::Row;
@@ -38,6 +38,31 @@ pub fn windows(uid: &str, input: &Stream<Row>, number: i64) -> Stream<(u32, i64)
     let late = counts.late().map(|(key, _)| (key, 1));
     let used = counts.map(|window| (window.key, window.value as i64));
     used.union(&late).keyed().sum(|count| count).uid(&format!("{uid}-sum"))
+}
+
+/// The same, from windows by the clock, by triggers, and such that are told of early and forget.
+pub fn windows_otherwise(uid: &str, input: &Stream<Row>, number: i64) -> Stream<(u32, i64)> {
+    let rows = input.key_by(|row| row.key);
+    let length = millis(number as u64);
+    let counts = match number {
+        2 => rows.window(Tumbling::of(length).by_clock()).count(),
+        3 => rows.window(Session::with_gap(length).by_clock()).count(),
+        4 => rows.window(Batches::last(2).every(2)).count(),
+        _ => {
+            let windows = timed(uid, input, number).window(Tumbling::of(10 * length));
+            windows.trigger(EarlyTrigger::count(2).purging()).count()
+        }
+    };
+    let counts = counts.uid(uid);
+    let late = counts.late().map(|(key, _)| (key, 1));
+    let used = counts.map(|window| (window.key, window.value as i64));
+    used.union(&late).keyed().sum(|count| count).uid(&format!("{uid}-sum"))
+}
+
+/// How many of the last rows of each key there are, of at most so many.
+pub fn last_rows(uid: &str, input: &Stream<Row>, number: i64) -> Stream<(u32, i64)> {
+    let last = input.key_by(|row| row.key).sliding_count_window(number as u64, 1).collect();
+    last.uid(uid).map(|window| (window.key, window.value.len() as i64))
 }
 
 /// The number of rows of each key, from what timers tell.

@@ -65,7 +65,7 @@ pub struct CheckpointEntry {
     pub epoch: u64,
     /// The engine's clock at its end.
     pub clock_ms: u64,
-    /// The last trigger at its end.
+    /// The trigger under way at its end.
     pub trigger: u64,
     /// How the job was laid out.
     pub configuration: Configuration,

@@ -76,12 +76,16 @@ pub struct EpochEnd {
     pub epoch: Epoch,
     /// The engine's clock in the epoch, in milliseconds since 1970; never runs backwards, also across attempts.
     pub clock_ms: u64,
+    /// The clock in the epoch before, also if that was in an attempt before.
+    pub clock_before_ms: u64,
     /// The event time up to which everything has been seen at the end of the epoch, in milliseconds since 1970; none before
     /// anything is known, and without event time. Never falls, also across attempts.
     pub watermark: Option<i64>,
     /// The watermark at the end of the epoch before: a row of this epoch with a time below it is late.
     pub late_below: Option<i64>,
-    /// This is the last epoch of a trigger.
+    /// The number of the trigger that the epoch belongs to; they rise by one, also across attempts.
+    pub trigger: u64,
+    /// This is the last epoch of the trigger.
     pub trigger_ends: bool,
     /// All sources are at their end, and there is no further epoch.
     pub finished: bool,

@@ -55,8 +55,10 @@ impl Rig {
         let end = EpochEnd {
             epoch,
             clock_ms: self.clock_ms,
+            clock_before_ms: self.clock_ms,
             watermark: None,
             late_below: None,
+            trigger: 0,
             trigger_ends: false,
             finished,
         };

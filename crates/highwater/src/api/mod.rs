@@ -59,7 +59,9 @@ pub use stateless::Side;
 pub use stream::Stream;
 pub use time::{Timestamp, Watermark};
 pub use window::{
-    Cumulating, Session, Sliding, Tumbling, WindowKind, WindowResult, Windowed, WindowedStream,
+    AtEnd, Batches, Calendar, CountTrigger, Cumulating, EarlyTrigger, Evicting, Fire, Global,
+    Purging, Session, SessionsByRecord, Sliding, Telling, TriggerContext, Triggers, Tumbling,
+    WhenOver, WindowKind, WindowResult, WindowTrigger, Windowed, WindowedStream,
 };
 
 /// What a key may be: any [`Data`] that can be compared and hashed.

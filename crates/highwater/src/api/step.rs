@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::{Aggregate, MergeAggregate};
 
 /// A running aggregate, as its operator sees it. Unlike an [`Aggregate`] it may have no accumulator of no values.
-pub(super) trait Step<V>: Send + Sync + 'static {
+pub trait Step<V>: Send + Sync + 'static {
     /// What is remembered.
     type Acc: Data;
     /// What is told.
@@ -22,7 +22,7 @@ pub(super) trait Step<V>: Send + Sync + 'static {
 }
 
 /// An aggregate whose accumulators can be joined.
-pub(super) trait Merge<V>: Step<V> {
+pub trait Merge<V>: Step<V> {
     /// Adds an accumulator of other values.
     fn merge(&self, acc: &mut Self::Acc, other: Self::Acc);
 }

@@ -130,6 +130,9 @@ pub(super) struct Rig {
     /// At the end of the next one.
     next_watermark: Option<i64>,
     clock_ms: u64,
+    /// In the last epoch that completed, and at the last checkpoint; triggers that have ended by then.
+    passed: (u64, u64),
+    committed: (u64, u64),
     objects: Vec<Object>,
     /// How many rows were too late.
     late: u64,
@@ -160,6 +163,8 @@ impl Rig {
             committed_watermark: None,
             next_watermark: None,
             clock_ms: 0,
+            passed: (0, 0),
+            committed: (0, 0),
             objects: Vec::new(),
             late: 0,
         };
@@ -257,6 +262,11 @@ impl Rig {
             (watermark, watermark, watermark);
     }
 
+    /// The clock at the end of the next epoch.
+    pub(super) fn set_clock(&mut self, clock_ms: u64) {
+        self.clock_ms = clock_ms;
+    }
+
     /// What time will be at the end of the next epoch.
     fn advance(&mut self, watermark: i64, clock_ms: u64) {
         (self.next_watermark, self.clock_ms) = (Some(watermark), clock_ms);
@@ -274,11 +284,14 @@ impl Rig {
         let end = EpochEnd {
             epoch,
             clock_ms: self.clock_ms,
+            clock_before_ms: self.passed.0,
+            trigger: self.passed.1,
             watermark: self.next_watermark,
             late_below: self.watermark,
             trigger_ends,
             finished: false,
         };
+        self.passed = (self.clock_ms, self.passed.1 + u64::from(trigger_ends));
         self.watermark = self.next_watermark;
         if !self.wants.epochs {
             return Vec::new();
@@ -299,6 +312,7 @@ impl Rig {
     /// The interval ends, all of its epochs being complete, and its checkpoint is committed.
     pub(super) fn checkpoint(&mut self) {
         self.committed_watermark = self.watermark;
+        self.committed = self.passed;
         self.interval += 1;
         self.epoch = 0;
         for (number, worker) in self.workers.iter_mut().enumerate() {
@@ -323,6 +337,7 @@ impl Rig {
     /// The attempt dies; the next one has `workers` workers and starts from the last checkpoint.
     pub(super) fn crash(&mut self, workers: usize) {
         self.watermark = self.committed_watermark;
+        self.passed = self.committed;
         self.next_watermark = self.watermark;
         self.interval += 1;
         self.epoch = 0;

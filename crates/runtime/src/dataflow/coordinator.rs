@@ -101,7 +101,8 @@ pub(super) fn build<'scope>(
                     interval,
                     epoch: tick.epoch,
                     clock_ms: tick.clock_ms,
-                    trigger: tick.trigger,
+                    // If a trigger ends with the interval, an attempt that goes on from there begins the next one.
+                    trigger: ticks.front().map_or(tick.trigger, |next| next.trigger),
                     closing: tick.closing,
                     reports,
                 };

@@ -75,6 +75,8 @@ struct Host {
     interval: u32,
     ticks: Option<Ticks>,
     completing: Option<EpochEnd>,
+    /// The clock in the last epoch that is complete.
+    clock_ms: u64,
     watermark: Option<Watermark>,
     facts: Arc<HostFacts>,
     worker: Rc<Worker>,
@@ -135,6 +137,7 @@ pub(super) fn build<'scope>(
 ) -> Result<Built<'scope>, Error> {
     let Parts { kind, name, uid, mut operator, wants, inputs, output_count, watermark } = parts;
     let interval = recovered.first_interval();
+    let clock_ms = recovered.progress.clock_ms;
     let checkpoints = worker.attempt.settings.checkpoint_interval.is_some();
     let unreadable = |source| {
         Error::Refused {
@@ -202,6 +205,7 @@ pub(super) fn build<'scope>(
             interval,
             ticks: wants.epochs.then(|| worker.subscribe()),
             completing: None,
+            clock_ms,
             watermark,
             facts,
             worker,
@@ -343,8 +347,10 @@ impl Host {
         Some(EpochEnd {
             epoch: tick.epoch,
             clock_ms: tick.clock_ms,
+            clock_before_ms: std::mem::replace(&mut self.clock_ms, tick.clock_ms),
             watermark,
             late_below,
+            trigger: tick.trigger,
             trigger_ends,
             finished: tick.closing == Some(Closing::Finished),
         })

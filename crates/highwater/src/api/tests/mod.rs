@@ -8,8 +8,10 @@ mod process;
 mod published;
 mod running;
 mod timers;
+mod triggered;
 mod update_state;
 mod window;
+mod window_axes;
 
 use proptest::prelude::*;
 

@@ -14,13 +14,13 @@ use crate::{
 };
 
 /// How far event time is when the job begins.
-const BEGIN: i64 = -1000;
+pub(super) const BEGIN: i64 = -1000;
 
 /// Key, begin, end, and (count, sum) of the values.
-type Row = (String, i64, i64, (u64, u64));
+pub(super) type Row = (String, i64, i64, (u64, u64));
 
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+pub(super) enum Kind {
     Tumbling { size: i64, offset: i64 },
     Sliding { size: i64, slide: i64, offset: i64 },
     Cumulating { max: i64, step: i64 },
@@ -63,7 +63,7 @@ impl Kind {
     }
 }
 
-fn kinds() -> impl Strategy<Value = Kind> {
+pub(super) fn kinds() -> impl Strategy<Value = Kind> {
     prop_oneof![
         (1..25i64, 0..9i64).prop_map(|(size, offset)| Kind::Tumbling { size, offset }),
         // Slides that divide the size, that don't, and that are longer.
@@ -78,7 +78,7 @@ fn kinds() -> impl Strategy<Value = Kind> {
 }
 
 #[derive(Clone, Debug)]
-enum Event {
+pub(super) enum Event {
     /// Keys and times (relative to the watermark) of an epoch so many ahead.
     Records(u32, Vec<(u16, i64)>),
     /// An epoch completes, and the watermark rises by so much.
@@ -87,7 +87,7 @@ enum Event {
     Crash(usize),
 }
 
-fn events() -> impl Strategy<Value = Vec<Event>> {
+pub(super) fn events() -> impl Strategy<Value = Vec<Event>> {
     let records = proptest::collection::vec((0..6_u16, -40..60_i64), 0..15);
     let rise = prop_oneof![Just(0), 0..12_i64, 10..60_i64];
     let event = prop_oneof![
@@ -101,7 +101,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 
 /// A window of a key.
 #[derive(Clone, Debug)]
-struct Window {
+pub(super) struct Window {
     start: i64,
     end: i64,
     values: Vec<u64>,
@@ -110,13 +110,13 @@ struct Window {
 }
 
 #[derive(Clone)]
-struct Model {
-    kind: Kind,
-    lateness: i64,
-    watermark: i64,
-    windows: BTreeMap<String, Vec<Window>>,
-    open: Vec<Vec<(String, i64, u64)>>,
-    late: u64,
+pub(super) struct Model {
+    pub(super) kind: Kind,
+    pub(super) lateness: i64,
+    pub(super) watermark: i64,
+    pub(super) windows: BTreeMap<String, Vec<Window>>,
+    pub(super) open: Vec<Vec<(String, i64, u64)>>,
+    pub(super) late: u64,
 }
 
 impl Model {
@@ -160,7 +160,7 @@ impl Model {
     }
 
     /// An epoch completes; answers what is told.
-    fn complete(&mut self, watermark: i64) -> Vec<Row> {
+    pub(super) fn complete(&mut self, watermark: i64) -> Vec<Row> {
         for (key, time, value) in self.open.remove(0) {
             self.add(key, time, value);
         }

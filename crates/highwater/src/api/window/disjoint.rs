@@ -11,7 +11,7 @@ use highwater_codec::hash_key;
 use highwater_runtime::{Data, Keyed, OperatorContext, Work};
 use highwater_state::{KeyedTable, Kind, StateTable, WARM};
 
-use super::kind::Grid;
+use super::grid::{Lookup, Spans};
 use super::operator::{Late, Now, ToldRows, Windows};
 use crate::api::changed::touch;
 use crate::api::moment::{ByMoment, lookup};
@@ -21,7 +21,7 @@ use crate::api::step::Step;
 /// The windows of some keys.
 pub(super) struct Disjoint<K, V, S: Step<V>> {
     step: Arc<S>,
-    grid: Grid,
+    spans: Lookup,
     /// Windows are kept so much longer than they last.
     lateness: i64,
     windows: KeyedTable<(K, i64), S::Acc, ByMoment>,
@@ -43,11 +43,16 @@ struct Ending<K> {
 }
 
 impl<K: Data + Eq, V: Data, S: Step<V>> Disjoint<K, V, S> {
-    pub(super) fn new(context: &OperatorContext, step: Arc<S>, grid: Grid, lateness: i64) -> Self {
+    pub(super) fn new(
+        context: &OperatorContext,
+        step: Arc<S>,
+        spans: Spans,
+        lateness: i64,
+    ) -> Self {
         let (key_groups, groups) = (context.key_groups, context.groups.clone());
         Disjoint {
             step,
-            grid,
+            spans: Lookup::new(spans),
             lateness,
             windows: KeyedTable::new("windows", Kind::Accumulator, key_groups, groups),
             keys: BTreeMap::new(),
@@ -58,7 +63,7 @@ impl<K: Data + Eq, V: Data, S: Step<V>> Disjoint<K, V, S> {
     }
 
     fn end_of(&self, start: i64) -> i64 {
-        self.grid.last_end(start).expect("tumbling windows leave no gaps")
+        self.spans.end_of(start)
     }
 
     fn tell_one(&self, hash: u64, key: &K, start: i64, told: &mut ToldRows<K, S::Out>) {
@@ -122,7 +127,7 @@ impl<K: Data + Eq, V: Data, S: Step<V>> Disjoint<K, V, S> {
     fn next_ending(&mut self, now: Now) -> Option<Ending<K>> {
         let first = self.keys.first_entry()?;
         let start = *first.key();
-        let end = self.grid.last_end(start).expect("tumbling windows leave no gaps");
+        let end = self.spans.end_of(start);
         if end.saturating_add(self.lateness) > now.watermark {
             return None;
         }
@@ -135,9 +140,15 @@ impl<K: Data + Eq, V: Data, S: Step<V>> Windows for Disjoint<K, V, S> {
     type In = V;
     type Out = S::Out;
 
-    fn add(&mut self, (keyed, times): Timed<K, V>, now: Now, late: &mut Late<K, V>) {
+    fn add(
+        &mut self,
+        (keyed, times): Timed<K, V>,
+        now: Now,
+        late: &mut Late<K, V>,
+        _: &mut ToldRows<K, S::Out>,
+    ) {
         let Keyed { hashes, rows } = keyed;
-        let starts: Vec<i64> = times.iter().map(|time| self.grid.pane_of(*time)).collect();
+        let starts: Vec<i64> = times.iter().map(|time| self.spans.start_of(*time)).collect();
         for (index, (key, value)) in rows.into_iter().enumerate() {
             if index % WARM == 0 {
                 let soon = index..hashes.len().min(index + WARM);

@@ -6,14 +6,21 @@
 //!                                             └──▶ late output, counted
 //! ```
 //!
-//! There is one operator ([`WindowOperator`]) around three ways to keep windows: [`disjoint`] ones, of which a record is in one, are
-//! entries of their own; of overlapping ones ([`panes`]) each key keeps the panes that they share; [`session`]s of a key merge.
+//! There is one operator ([`WindowOperator`]) around four ways to keep windows: [`disjoint`] ones, of which a record is in one, are
+//! entries of their own; of overlapping ones ([`panes`]) each key keeps the panes that they share; [`session`]s of a key merge; those with a
+//! [`trigger`] are entries of their own, whatever their kind ([`triggered`]). Windows by the clock, or by triggers of the job, are the same along another
+//! axis ([`kind::Axis`]).
 
+mod build;
+mod calendar;
 mod disjoint;
+mod grid;
 mod kind;
 mod operator;
 mod panes;
 mod session;
+mod trigger;
+mod triggered;
 
 use std::fmt;
 use std::ops::{Add, Deref};
@@ -22,20 +29,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use highwater_runtime::plan::{Edge, Exchange, Times};
-use highwater_runtime::{Data, Wants};
+use highwater_runtime::Data;
 use serde::{Deserialize, Serialize};
 
-use super::job::{Job, Spec};
-use super::step::{Best, ByAggregate, Collected, Count, Fold, Merge, Merged, Reduce, Sum};
-use super::time::{Timestamp, as_ms};
+use super::job::Job;
+use super::step::{Best, ByAggregate, Collected, Count, Fold, Merged, Reduce, Sum};
+use super::time::Timestamp;
 use super::{Key, KeyedStream, MergeAggregate, Stream};
-use disjoint::Disjoint;
-pub use kind::{Cumulating, Session, Sliding, Tumbling, WindowKind};
-use kind::{Grid, Kept};
-use operator::WindowOperator;
-use panes::Panes;
-use session::Sessions;
+pub use build::{Evicting, Telling, Triggers, WhenOver};
+use kind::Layout;
+pub use kind::{
+    Batches, Calendar, Cumulating, Global, Session, SessionsByRecord, Sliding, Tumbling, WindowKind,
+};
+pub use trigger::{
+    AtEnd, CountTrigger, EarlyTrigger, Fire, Purging, TriggerContext, WindowTrigger,
+};
 
 /// What the records of a key in one window come to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -60,16 +68,20 @@ pub struct WindowResult<K, V> {
 ///
 /// Every window is told of once, when the watermark has passed its end (see [`allowed_lateness`](Self::allowed_lateness) for more). Its row
 /// has the time of the window's last moment, so that windows can follow windows.
+///
+/// `W` says when windows are told of: at their end, or when a [trigger](Self::trigger) says so.
 #[must_use]
-pub struct WindowedStream<K, V> {
+pub struct WindowedStream<K, V, W = WhenOver> {
     input: KeyedStream<K, V>,
-    kept: Kept,
+    layout: Layout<V>,
     lateness: Duration,
+    telling: W,
     at: &'static Location<'static>,
 }
 
 impl<K: Key, V: Data> KeyedStream<K, V> {
-    /// Puts the records of each key into windows, by their event times: [`Tumbling`], [`Sliding`], [`Cumulating`] or [`Session`] ones.
+    /// Puts the records of each key into windows: [`Tumbling`], [`Sliding`], [`Cumulating`], [`Session`] or [`Calendar`] ones by their event times (or
+    /// by the clock), [`Batches`] of triggers, or one [`Global`] one.
     ///
     /// ```
     /// use highwater::testing::{self, Collect};
@@ -94,59 +106,98 @@ impl<K: Key, V: Data> KeyedStream<K, V> {
     ///
     /// A stream without event times, and windows that can't be (of no length), are reported when the job is checked.
     #[track_caller]
-    pub fn window(&self, windows: impl WindowKind) -> WindowedStream<K, V> {
+    pub fn window(&self, windows: impl WindowKind<V>) -> WindowedStream<K, V> {
         let at = Location::caller();
-        let kept = windows.kept().unwrap_or_else(|why| {
+        let layout = windows.layout().unwrap_or_else(|why| {
             self.job.error(at, why);
-            Kept::Disjoint(Grid::tumbling(1, 0))
+            Layout::any()
         });
-        if !self.job.plan().is_timed(self.port) {
+        if layout.needs_event_time() && !self.job.plan().is_timed(self.port) {
             let why = "windows go by event time, which these records don't have: give them one with `.event_time(...)` before \
-                       `.key_by(...)` (only stateless operators, windows and process functions pass it on)";
+                       `.key_by(...)` (only stateless operators, windows and process functions pass it on), or take windows \
+                       `.by_clock()`";
             self.job.error(at, why);
         }
-        WindowedStream { input: self.clone(), kept, lateness: Duration::ZERO, at }
+        let lateness = Duration::ZERO;
+        WindowedStream { input: self.clone(), layout, lateness, telling: WhenOver, at }
+    }
+
+    /// Windows of so many records of a key, one behind the other: each is told of when it is full, and what isn't full waits.
+    ///
+    /// ```text
+    /// count_window(3)             records  1  2  3  4  5  6  7
+    ///                             told           1-3      4-6
+    /// sliding_count_window(3, 2)  told        1-2   2-4   4-6
+    /// ```
+    ///
+    /// ```
+    /// use highwater::testing::{self, Collect};
+    ///
+    /// let run = testing::run(1, |job| {
+    ///     let numbers = job.read("in", (1..=7u64).map(|n| ("a".to_owned(), n)).collect::<Vec<_>>());
+    ///     let threes = numbers.keyed().count_window(3).sum(|n| n).uid("threes");
+    ///     threes.map(|window| window.value).write("threes", Collect);
+    ///     let last = numbers.keyed().sliding_count_window(3, 2).collect().uid("last");
+    ///     last.map(|window| window.value).write("last", Collect);
+    /// })?;
+    /// assert_eq!(run.committed::<u64>("threes"), [6, 15]);
+    /// assert_eq!(run.committed::<Vec<u64>>("last"), [vec![1, 2], vec![2, 3, 4], vec![4, 5, 6]]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn count_window(&self, records: u64) -> WindowedStream<K, V, Triggers<V>> {
+        self.check_count(records, "of no records");
+        self.window(Global).trigger(CountTrigger::of(records).purging())
+    }
+
+    /// The last `records` records of a key, told of after every `every` of them. See [`count_window`](Self::count_window).
+    #[track_caller]
+    pub fn sliding_count_window(
+        &self,
+        records: u64,
+        every: u64,
+    ) -> WindowedStream<K, V, Evicting<V>> {
+        self.check_count(records.min(every), "of no records, or after every none");
+        let records = usize::try_from(records).unwrap_or(usize::MAX);
+        self.window(Global).trigger(CountTrigger::of(every)).keep_last(records)
+    }
+
+    #[track_caller]
+    fn check_count(&self, records: u64, what: &str) {
+        if records == 0 {
+            self.job.error(Location::caller(), format!("there are no windows {what}"));
+        }
     }
 }
 
-impl<K: Key, V: Data> WindowedStream<K, V> {
+impl<V: Data> Stream<V> {
+    /// Puts all records into windows, whatever their keys: [`KeyedStream::window`] with one key, and so on one worker.
+    ///
+    /// ```
+    /// use highwater::testing::{self, Collect};
+    /// use highwater::time::{Watermark, secs};
+    /// use highwater::Tumbling;
+    ///
+    /// let run = testing::run(2, |job| {
+    ///     let times = job.read("in", vec![1_000i64, 2_000, 12_000]);
+    ///     let times = times.event_time(|time| *time, Watermark::bounded(secs(5)));
+    ///     let tens = times.window_all(Tumbling::of(secs(10))).count().uid("tens");
+    ///     tens.map(|window| (window.start.as_ms(), window.value)).write("out", Collect);
+    /// })?;
+    /// assert_eq!(run.committed::<(i64, u64)>("out"), [(0, 2), (10_000, 1)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn window_all(&self, windows: impl WindowKind<V>) -> WindowedStream<(), V> {
+        self.key_by(|_| ()).window(windows)
+    }
+}
+
+impl<K: Key, V: Data, W: Telling<V>> WindowedStream<K, V, W> {
     /// Keeps windows so much longer, in event time, after they have been told of: a record that belongs to one changes it, and it is told
     /// of again, once for each epoch with such records. The last row of a window is the right one.
     pub fn allowed_lateness(self, lateness: Duration) -> Self {
         WindowedStream { lateness, ..self }
-    }
-
-    fn step<S: Merge<V>>(self, name: &'static str, step: S) -> Windowed<K, V, S::Out> {
-        let WindowedStream { input: KeyedStream { job, port, .. }, kept, lateness, at } = self;
-        let (step, lateness) = (Arc::new(step), as_ms(lateness));
-        let wants_late = Arc::new(AtomicBool::new(false));
-        let asked = wants_late.clone();
-        let watermark = job.plan().watermark_of(&[port], at);
-        let spec = Spec {
-            name,
-            inputs: vec![Edge { from: port, exchange: Exchange::Keyed }],
-            outputs: 1,
-            wants: Wants { state: true, epochs: true },
-            times: Times::Given,
-            watermark,
-            at,
-        };
-        let node = match kept {
-            Kept::Disjoint(grid) => job.operator(spec, move |context| {
-                let windows = Disjoint::<K, V, S>::new(context, step.clone(), grid, lateness);
-                WindowOperator::new(windows, asked.load(Ordering::Relaxed))
-            }),
-            Kept::Panes(grid) => job.operator(spec, move |context| {
-                let windows = Panes::<K, V, S>::new(context, step.clone(), grid, lateness);
-                WindowOperator::new(windows, asked.load(Ordering::Relaxed))
-            }),
-            Kept::Sessions { gap } => job.operator(spec, move |context| {
-                let windows = Sessions::<K, V, S>::new(context, step.clone(), gap, lateness);
-                WindowOperator::new(windows, asked.load(Ordering::Relaxed))
-            }),
-        };
-        let main = Stream::new(job.clone(), node, 0);
-        Windowed { main, late: Stream::new(job.clone(), node, 1), job, wants_late }
     }
 
     /// How many records each window has.
@@ -258,9 +309,9 @@ impl<K: Key, V: Data> WindowedStream<K, V> {
     }
 }
 
-impl<K, V> fmt::Debug for WindowedStream<K, V> {
+impl<K, V, W> fmt::Debug for WindowedStream<K, V, W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} in {:?}", self.input, self.kept)
+        write!(f, "{:?} in {:?}", self.input, self.layout.axis)
     }
 }
 

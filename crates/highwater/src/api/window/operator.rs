@@ -4,6 +4,7 @@ use highwater_runtime::{Batch, BoxError, Data, Epoch, EpochEnd, Operator, Output
 use highwater_state::StateTable;
 
 use super::WindowResult;
+use super::kind::Axis;
 use crate::api::ordered::{Ordered, Timed};
 use crate::api::stateless::emit;
 use crate::api::time::Timestamp;
@@ -15,12 +16,13 @@ pub(super) trait Windows {
     type In: Data;
     type Out: Data;
 
-    /// Puts rows of the epoch into their windows.
+    /// Puts rows of the epoch into their windows; tells of windows that don't wait for the end of the epoch.
     fn add(
         &mut self,
         rows: Timed<Self::Key, Self::In>,
         now: Now,
         late: &mut Late<Self::Key, Self::In>,
+        told: &mut ToldRows<Self::Key, Self::Out>,
     );
 
     /// Tells of windows that are due, and forgets those that are over, until `told` is full. Answers whether that was all.
@@ -31,7 +33,7 @@ pub(super) trait Windows {
     fn restored(&mut self);
 }
 
-/// Event time in an epoch.
+/// Time in an epoch, of the kind that windows go by.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Now {
     pub(super) epoch: Epoch,
@@ -39,6 +41,40 @@ pub(super) struct Now {
     pub(super) before: i64,
     /// At its end.
     pub(super) watermark: i64,
+    /// The engine's clock.
+    pub(super) clock: i64,
+}
+
+impl Axis {
+    fn now(self, end: &EpochEnd) -> Now {
+        let ms = |ms: u64| ms.min(i64::MAX as u64) as i64;
+        let (before, watermark) = match self {
+            Axis::EventTime => (end.late_below, end.watermark),
+            Axis::Clock => (Some(ms(end.clock_before_ms)), Some(ms(end.clock_ms))),
+            Axis::Triggers => {
+                let trigger = ms(end.trigger);
+                (Some(trigger), Some(trigger + i64::from(end.trigger_ends)))
+            }
+        };
+        // At the end of all sources all windows are told of.
+        let is_over = end.finished && self != Axis::EventTime;
+        let watermark = if is_over { Some(i64::MAX) } else { watermark };
+        Now {
+            epoch: end.epoch,
+            before: before.unwrap_or(i64::MIN),
+            watermark: watermark.unwrap_or(i64::MIN),
+            clock: ms(end.clock_ms),
+        }
+    }
+
+    /// The time of all rows of an epoch, if they don't have their own.
+    fn time_of(self, end: &EpochEnd) -> Option<i64> {
+        match self {
+            Axis::EventTime => None,
+            Axis::Clock => Some(end.clock_ms.min(i64::MAX as u64) as i64),
+            Axis::Triggers => Some(end.trigger.min(i64::MAX as u64) as i64),
+        }
+    }
 }
 
 /// Rows that came too late.
@@ -64,19 +100,23 @@ impl<K, V> Late<K, V> {
 /// Rows that tell of windows.
 pub(super) struct ToldRows<K, O> {
     rows: Vec<WindowResult<K, O>>,
+    /// Of rows that have event times.
     times: Vec<i64>,
+    is_timed: bool,
 }
 
 impl<K: Data, O: Data> ToldRows<K, O> {
-    fn new() -> Self {
-        ToldRows { rows: Vec::new(), times: Vec::new() }
+    fn new(is_timed: bool) -> Self {
+        ToldRows { rows: Vec::new(), times: Vec::new(), is_timed }
     }
 
     #[inline]
     pub(super) fn push(&mut self, key: K, (start, end): (i64, i64), value: O) {
         let (start, end_at) = (Timestamp::from_ms(start), Timestamp::from_ms(end));
         self.rows.push(WindowResult { key, start, end: end_at, value });
-        self.times.push(end.saturating_sub(1));
+        if self.is_timed {
+            self.times.push(end.saturating_sub(1));
+        }
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -86,7 +126,8 @@ impl<K: Data, O: Data> ToldRows<K, O> {
     fn emit(mut self, out: &mut Outputs) {
         while !self.rows.is_empty() {
             let length = self.rows.len().min(BATCH_ROWS);
-            let (rest, rest_times) = (self.rows.split_off(length), self.times.split_off(length));
+            let rest = self.rows.split_off(length);
+            let rest_times = self.times.split_off(length.min(self.times.len()));
             emit(out, 0, Batch::new(self.rows).with_times(self.times));
             (self.rows, self.times) = (rest, rest_times);
         }
@@ -97,30 +138,39 @@ impl<K: Data, O: Data> ToldRows<K, O> {
 pub(super) struct WindowOperator<W: Windows> {
     windows: W,
     input: Ordered<W::Key, W::In>,
+    axis: Axis,
+    /// What it tells has event times.
+    is_timed: bool,
     wants_late: bool,
 }
 
 impl<W: Windows> WindowOperator<W> {
-    pub(super) fn new(windows: W, wants_late: bool) -> Self {
-        WindowOperator { windows, input: Ordered::default(), wants_late }
+    pub(super) fn new(windows: W, axis: Axis, is_timed: bool, wants_late: bool) -> Self {
+        WindowOperator { windows, input: Ordered::default(), axis, is_timed, wants_late }
     }
 
     /// Puts rows into windows for a while. Answers whether that was all.
-    fn take_in(&mut self, now: Now, out: &mut Outputs) -> Work {
+    fn take_in(&mut self, end: &EpochEnd, now: Now, out: &mut Outputs) -> Work {
         let (rows, times) = (Vec::new(), Vec::new());
         let mut late = Late { rows, times, count: 0, wanted: self.wants_late };
         let mut taken = 0;
         let mut work = Work::Done;
-        while let Some(rows) = self.input.next(now.epoch) {
-            taken += rows.0.rows.len();
-            self.windows.add(rows, now, &mut late);
+        let mut told = ToldRows::new(self.is_timed);
+        while let Some((rows, mut times)) = self.input.next(now.epoch) {
+            taken += rows.rows.len();
+            if let Some(time) = self.axis.time_of(end) {
+                times = vec![time; rows.rows.len()];
+            }
+            self.windows.add((rows, times), now, &mut late, &mut told);
             if taken >= SLICE_ROWS {
                 work = Work::More;
                 break;
             }
         }
+        told.emit(out);
         out.count_late(late.count);
-        emit(out, 1, Batch::new(late.rows).with_times(late.times));
+        let late_times = if self.axis == Axis::EventTime { late.times } else { Vec::new() };
+        emit(out, 1, Batch::new(late.rows).with_times(late_times));
         work
     }
 }
@@ -137,16 +187,12 @@ impl<W: Windows> Operator for WindowOperator<W> {
     }
 
     fn complete(&mut self, end: &EpochEnd, out: &mut Outputs) -> Result<Work, BoxError> {
-        let now = Now {
-            epoch: end.epoch,
-            before: end.late_below.unwrap_or(i64::MIN),
-            watermark: end.watermark.unwrap_or(i64::MIN),
-        };
-        if self.take_in(now, out) == Work::More {
+        let now = self.axis.now(end);
+        if self.take_in(end, now, out) == Work::More {
             return Ok(Work::More);
         }
         for _ in 0..SLICE_ROWS / BATCH_ROWS {
-            let mut told = ToldRows::new();
+            let mut told = ToldRows::new(self.is_timed);
             let work = self.windows.tell(now, &mut told);
             told.emit(out);
             if work == Work::Done {

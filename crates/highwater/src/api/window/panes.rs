@@ -10,7 +10,7 @@ use highwater_runtime::{Data, Keyed, OperatorContext, Work};
 use highwater_state::{KeyedTable, Kind, StateTable, Verdict, WARM};
 use serde::{Deserialize, Serialize};
 
-use super::kind::Grid;
+use super::grid::Grid;
 use super::operator::{Late, Now, ToldRows, Windows};
 use crate::api::SLICE_ROWS;
 use crate::api::ordered::Timed;
@@ -167,7 +167,13 @@ impl<K: Data + Eq, V: Data, S: Merge<V>> Windows for Panes<K, V, S> {
     type In = V;
     type Out = S::Out;
 
-    fn add(&mut self, (keyed, times): Timed<K, V>, now: Now, late: &mut Late<K, V>) {
+    fn add(
+        &mut self,
+        (keyed, times): Timed<K, V>,
+        now: Now,
+        late: &mut Late<K, V>,
+        _: &mut ToldRows<K, S::Out>,
+    ) {
         let Keyed { hashes, rows } = keyed;
         for (index, (key, value)) in rows.into_iter().enumerate() {
             if index % WARM == 0 {

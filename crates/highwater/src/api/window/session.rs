@@ -10,6 +10,7 @@ use highwater_runtime::{Data, Keyed, OperatorContext, Work};
 use highwater_state::{KeyedTable, Kind, StateTable, WARM};
 use serde::{Deserialize, Serialize};
 
+use super::kind::Gap;
 use super::operator::{Late, Now, ToldRows, Windows};
 use crate::api::SLICE_ROWS;
 use crate::api::due::Due;
@@ -39,7 +40,7 @@ struct Listed<K> {
 /// The sessions of some keys.
 pub(super) struct Sessions<K, V, S: Merge<V>> {
     step: Arc<S>,
-    gap: i64,
+    gap: Gap<V>,
     /// Sessions are kept so much longer than they last.
     lateness: i64,
     sessions: KeyedTable<K, Vec<Span<S::Acc>>>,
@@ -47,7 +48,7 @@ pub(super) struct Sessions<K, V, S: Merge<V>> {
 }
 
 impl<K: Data + Eq, V: Data, S: Merge<V>> Sessions<K, V, S> {
-    pub(super) fn new(context: &OperatorContext, step: Arc<S>, gap: i64, lateness: i64) -> Self {
+    pub(super) fn new(context: &OperatorContext, step: Arc<S>, gap: Gap<V>, lateness: i64) -> Self {
         let (key_groups, groups) = (context.key_groups, context.groups.clone());
         Sessions {
             step,
@@ -93,7 +94,13 @@ impl<K: Data + Eq, V: Data, S: Merge<V>> Windows for Sessions<K, V, S> {
     type In = V;
     type Out = S::Out;
 
-    fn add(&mut self, (keyed, times): Timed<K, V>, now: Now, late: &mut Late<K, V>) {
+    fn add(
+        &mut self,
+        (keyed, times): Timed<K, V>,
+        now: Now,
+        late: &mut Late<K, V>,
+        _: &mut ToldRows<K, S::Out>,
+    ) {
         let Keyed { hashes, rows } = keyed;
         for (index, (key, value)) in rows.into_iter().enumerate() {
             if index % WARM == 0 {
@@ -101,7 +108,11 @@ impl<K: Data + Eq, V: Data, S: Merge<V>> Windows for Sessions<K, V, S> {
                 self.sessions.warm(soon.iter().map(|hash| (*hash, *hash)));
             }
             let (hash, time) = (hashes[index], times[index]);
-            let (start, end) = (time, time.saturating_add(self.gap));
+            let gap = self.gap.behind(&value);
+            if gap == 0 {
+                continue;
+            }
+            let (start, end) = (time, time.saturating_add(gap));
             let meets = |span: &Span<S::Acc>| span.start < end && start < span.end;
             // A record that nothing keeps alive; one that meets a session that is still kept belongs to it.
             if end.saturating_add(self.lateness) <= now.before {

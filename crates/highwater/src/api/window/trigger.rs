@@ -1,0 +1,307 @@
+//! When windows are told of, other than at their end, and what is left of them then.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use highwater_runtime::Data;
+
+use crate::api::time::{Timestamp, as_ms};
+
+/// What becomes of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fire {
+    /// Nothing.
+    No,
+    /// It is told of as it is now, and goes on.
+    Tell,
+    /// It is told of, and what it holds is forgotten.
+    TellAndPurge,
+    /// What it holds is forgotten.
+    Purge,
+}
+
+/// Says when windows are told of. Used with [`WindowedStream::trigger`](crate::WindowedStream::trigger).
+///
+/// There are [`AtEnd`], [`CountTrigger`] and [`EarlyTrigger`], each of which may be [`purging`](Purging); for any other rule this is implemented. There
+/// is one trigger for all windows; what it must remember of one is in the hands of its [`TriggerContext`].
+///
+/// ```
+/// use highwater::testing::{self, Collect};
+/// use highwater::{Fire, Global, TriggerContext, WindowTrigger};
+///
+/// /// Tells of a basket when it is paid for.
+/// struct Paid;
+///
+/// impl WindowTrigger<String> for Paid {
+///     fn record(&self, item: &String, _: &mut TriggerContext<'_>) -> Fire {
+///         if item == "pay" { Fire::TellAndPurge } else { Fire::No }
+///     }
+/// }
+///
+/// let run = testing::run(1, |job| {
+///     let items = ["tea", "milk", "pay", "salt", "pay"].map(|item| (7u64, item.to_owned()));
+///     let baskets = job.read("in", items.to_vec()).keyed().window(Global).trigger(Paid).count();
+///     baskets.map(|basket| basket.value).write("out", Collect);
+/// })?;
+/// assert_eq!(run.committed::<u64>("out"), [3, 2]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait WindowTrigger<V>: Send + Sync + 'static {
+    /// A record comes to the window. It is put there before what this answers is done.
+    fn record(&self, record: &V, cx: &mut TriggerContext<'_>) -> Fire;
+
+    /// The watermark has come to a time for which a timer was set, or to the window's end.
+    ///
+    /// Tells of the window at its end, unless it is implemented.
+    fn event_time(&self, at: Timestamp, cx: &mut TriggerContext<'_>) -> Fire {
+        if at == cx.end() { Fire::Tell } else { Fire::No }
+    }
+
+    /// The engine's clock has come to a time for which a timer was set.
+    fn clock(&self, at: Timestamp, cx: &mut TriggerContext<'_>) -> Fire {
+        let _ = (at, cx);
+        Fire::No
+    }
+}
+
+/// The window that a trigger decides about.
+pub struct TriggerContext<'a> {
+    pub(super) start: i64,
+    pub(super) end: i64,
+    pub(super) watermark: i64,
+    pub(super) clock: i64,
+    pub(super) records: u64,
+    pub(super) state: &'a mut Vec<u8>,
+    /// Timers that are to be set.
+    pub(super) event_timers: &'a mut Vec<i64>,
+    pub(super) clock_timers: &'a mut Vec<i64>,
+}
+
+impl TriggerContext<'_> {
+    /// The first moment of the window.
+    pub fn start(&self) -> Timestamp {
+        self.start.into()
+    }
+
+    /// The first moment behind it.
+    pub fn end(&self) -> Timestamp {
+        self.end.into()
+    }
+
+    /// How many records have come since it was told of last, the present one among them.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// The event time up to which everything has been seen.
+    pub fn watermark(&self) -> Timestamp {
+        self.watermark.into()
+    }
+
+    /// Whether the watermark has come to the window's end: the present record is late, and allowed to be.
+    pub fn is_over(&self) -> bool {
+        self.end <= self.watermark
+    }
+
+    /// The engine's clock.
+    pub fn clock(&self) -> Timestamp {
+        self.clock.into()
+    }
+
+    /// Has [`WindowTrigger::event_time`] called when the watermark has come to that time. A timer that is set twice is one.
+    pub fn event_timer(&mut self, at: impl Into<Timestamp>) {
+        self.event_timers.push(at.into().as_ms());
+    }
+
+    /// Has [`WindowTrigger::clock`] called when the engine's clock has come to that time. A timer that is set twice is one.
+    pub fn clock_timer(&mut self, at: impl Into<Timestamp>) {
+        self.clock_timers.push(at.into().as_ms());
+    }
+
+    /// What [`set_state`](Self::set_state) noted of this window, if anything.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it was of a type that can't be read as this one.
+    pub fn state<T: Data>(&self) -> Option<T> {
+        let read = |error| panic!("the state of a trigger isn't what it was: {error}");
+        (!self.state.is_empty()).then(|| serde_json::from_slice(self.state).unwrap_or_else(read))
+    }
+
+    /// Notes something of this window, for later calls.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it can't be serialized.
+    pub fn set_state<T: Data>(&mut self, state: &T) {
+        let failed = |error| panic!("the state of a trigger can't be written: {error}");
+        *self.state = serde_json::to_vec(state).unwrap_or_else(failed);
+    }
+}
+
+impl fmt::Debug for TriggerContext<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TriggerContext({} to {})", self.start(), self.end())
+    }
+}
+
+/// A trigger that many windows share.
+pub(super) type AnyTrigger<V> = Arc<dyn WindowTrigger<V>>;
+
+/// Gives a trigger its purging form.
+macro_rules! purging {
+    ($trigger:ty) => {
+        impl $trigger {
+            /// The same, and what a window held is forgotten when it is told of.
+            #[must_use]
+            pub fn purging(self) -> Purging<Self> {
+                Purging::of(self)
+            }
+        }
+    };
+}
+
+/// Tells of a window when the watermark has come to its end, and of late records as they come.
+#[derive(Clone, Copy, Debug)]
+pub struct AtEnd;
+
+impl<V> WindowTrigger<V> for AtEnd {
+    fn record(&self, _: &V, cx: &mut TriggerContext<'_>) -> Fire {
+        if cx.is_over() { Fire::Tell } else { Fire::No }
+    }
+}
+
+/// Tells of a window whenever so many records have come, and only then.
+///
+/// ```text
+/// of(2)            records  1  2  3  4  5
+///                  told        2     4         with what came before; of(2).purging(): 2, then 2
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct CountTrigger {
+    records: u64,
+}
+
+impl CountTrigger {
+    /// After every so many records.
+    #[must_use]
+    pub fn of(records: u64) -> Self {
+        CountTrigger { records }
+    }
+}
+
+purging!(AtEnd);
+purging!(CountTrigger);
+purging!(EarlyTrigger);
+
+impl<V> WindowTrigger<V> for CountTrigger {
+    fn record(&self, _: &V, cx: &mut TriggerContext<'_>) -> Fire {
+        if cx.records() >= self.records { Fire::Tell } else { Fire::No }
+    }
+
+    fn event_time(&self, _: Timestamp, _: &mut TriggerContext<'_>) -> Fire {
+        Fire::No
+    }
+}
+
+/// Tells of a window before its end, too: again and again as it grows, and then of the whole.
+///
+/// ```text
+/// Tumbling::of(10), records at   1  3  4      12
+/// count(2)                          2  at 3: 2 records;   at the end: 3
+/// every(5)                          when the watermark comes to 5: 3 records;   at the end (nothing new): 3
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct EarlyTrigger(Early);
+
+#[derive(Clone, Copy, Debug)]
+enum Early {
+    Count(u64),
+    EventTime(i64),
+    Clock(i64),
+}
+
+impl EarlyTrigger {
+    /// After every so many records.
+    #[must_use]
+    pub fn count(records: u64) -> Self {
+        EarlyTrigger(Early::Count(records))
+    }
+
+    /// Whenever event time has gone on for so long, if there are new records.
+    #[must_use]
+    pub fn every(time: Duration) -> Self {
+        EarlyTrigger(Early::EventTime(as_ms(time).max(1)))
+    }
+
+    /// Whenever the engine's clock has gone on for so long, if there are new records.
+    #[must_use]
+    pub fn every_by_clock(time: Duration) -> Self {
+        EarlyTrigger(Early::Clock(as_ms(time).max(1)))
+    }
+}
+
+/// The next multiple of `every` behind a time.
+fn next(time: i64, every: i64) -> i64 {
+    time.saturating_sub(time.rem_euclid(every)).saturating_add(every)
+}
+
+impl<V> WindowTrigger<V> for EarlyTrigger {
+    fn record(&self, _: &V, cx: &mut TriggerContext<'_>) -> Fire {
+        if cx.is_over() {
+            return Fire::Tell;
+        }
+        match self.0 {
+            Early::Count(records) if cx.records() >= records => return Fire::Tell,
+            Early::Count(_) => {}
+            // Before the first watermark there is no time from which to count on, but the window's.
+            Early::EventTime(every) => {
+                let at = next(cx.watermark.max(cx.start), every);
+                if at < cx.end {
+                    cx.event_timer(at);
+                }
+            }
+            Early::Clock(every) => cx.clock_timer(next(cx.clock, every)),
+        }
+        Fire::No
+    }
+
+    fn event_time(&self, at: Timestamp, cx: &mut TriggerContext<'_>) -> Fire {
+        if at == cx.end() || cx.records() > 0 { Fire::Tell } else { Fire::No }
+    }
+
+    fn clock(&self, _: Timestamp, cx: &mut TriggerContext<'_>) -> Fire {
+        if cx.records() > 0 { Fire::Tell } else { Fire::No }
+    }
+}
+
+/// A trigger, and windows forget what they held whenever it has them told of.
+#[derive(Clone, Copy, Debug)]
+pub struct Purging<T>(T);
+
+impl<T> Purging<T> {
+    /// This trigger, and windows forget.
+    #[must_use]
+    pub fn of(trigger: T) -> Self {
+        Purging(trigger)
+    }
+}
+
+fn purge(fire: Fire) -> Fire {
+    if fire == Fire::Tell { Fire::TellAndPurge } else { fire }
+}
+
+impl<V, T: WindowTrigger<V>> WindowTrigger<V> for Purging<T> {
+    fn record(&self, record: &V, cx: &mut TriggerContext<'_>) -> Fire {
+        purge(self.0.record(record, cx))
+    }
+
+    fn event_time(&self, at: Timestamp, cx: &mut TriggerContext<'_>) -> Fire {
+        purge(self.0.event_time(at, cx))
+    }
+
+    fn clock(&self, at: Timestamp, cx: &mut TriggerContext<'_>) -> Fire {
+        purge(self.0.clock(at, cx))
+    }
+}
