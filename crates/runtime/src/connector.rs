@@ -45,6 +45,9 @@ pub struct SplitOffset {
     /// When the split came to be, as its source counts, in milliseconds since 1970: when its file was last changed. 0 if unknown.
     #[serde(default)]
     pub time_ms: u64,
+    /// The source's own: by what it sees that what was read of the split is still what it was. 0 if there is nothing of the kind.
+    #[serde(default)]
+    pub digest: u64,
 }
 
 /// Wakes an operator from another thread. Waking one that is gone does nothing.

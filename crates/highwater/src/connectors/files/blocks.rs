@@ -13,10 +13,11 @@ use highwater_runtime::BoxError;
 use highwater_runtime::connector::SplitOffset;
 use memchr::memchr;
 
-use super::content::Content;
+use super::content::{self, Content};
 use super::discover::{Split, cannot};
 use crate::connectors::records::csv::de::Header;
 use crate::connectors::records::csv::tokens::{self, Tokens};
+use crate::connectors::records::digest::Expected;
 use crate::connectors::records::frames::{Block, Frame, Frames, Framing, line_ends};
 use crate::connectors::records::reader::{Input, Outbox};
 
@@ -67,12 +68,19 @@ fn read_split(
     let plain = content.is_plain()?;
     let (start, end) = split.piece.unwrap_or((0, u64::MAX));
     let Head { header, length, lines: head_lines } = read_head(&content, path, reading)?;
-    let from = match (offset.position, start) {
-        (0, 0) => length,
-        (0, _) => content.line_from(start)?.max(length),
-        _ => offset.position,
+    let begin = match start {
+        0 => length,
+        _ => content.line_from(start)?.max(length),
     };
-    let (input, skipped) = content.from(from, Some(out.progress))?;
+    let from = if offset.position == 0 { begin } else { offset.position };
+    // What is read over anyway is looked at; what isn't, only if the file was touched.
+    let suspicious = !plain || content.changed_ms() != offset.time_ms;
+    let mut expected = Expected::of(offset, begin).filter(|_| suspicious && from > begin);
+    let (input, skipped) = content.behind(from, &mut expected, Some(out.progress))?;
+    if expected.is_some_and(|expected| !expected.is_met()) {
+        let what = "what was read of it has changed since";
+        return Err(content::another(path, what, offset.records));
+    }
     let mut line = match (start, skipped) {
         (0, Some(lines)) => Some(1 + lines),
         // Exact unless records were of several lines, or lines were empty.

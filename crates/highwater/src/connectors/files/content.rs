@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use encoding_rs::{Encoding, UTF_8};
 use encoding_rs_io::DecodeReaderBytesBuilder;
@@ -17,6 +17,7 @@ use highwater_runtime::observe::ReaderProgress;
 use memchr::memchr_iter;
 
 use super::discover::cannot;
+use crate::connectors::records::digest::Expected;
 use crate::connectors::records::frames::BLOCK;
 
 /// So many bytes at both ends of a file are looked at to know it again.
@@ -74,14 +75,8 @@ impl<'p> Content<'p> {
         let check = opened.check(&file).map_err(failed)?;
         // Checkpoints of earlier versions know nothing of it.
         if offset.check != 0 && offset.check != check {
-            return Err(format!(
-                "{} is not the file any more that was found: its length or its content has changed, or it was replaced; {} \
-                 records of it have been read, and what else is new can't be known. Put the old file back, or start over with \
-                 --fresh. (New data belongs in new files, which are renamed into their folder when they are complete.)",
-                path.display(),
-                offset.records
-            )
-            .into());
+            let what = "its length or its content has changed, or it was replaced";
+            return Err(another(path, what, offset.records));
         }
         Ok(Content { path, file, compression: Compression::of(path), encoding, opened, check })
     }
@@ -104,13 +99,19 @@ impl<'p> Content<'p> {
         &self.file
     }
 
+    /// When the file was last changed, in milliseconds since 1970; 0 if nobody knows.
+    pub(crate) fn changed_ms(&self) -> u64 {
+        let since = self.opened.modified.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        since.map_or(0, |since| since.as_millis() as u64)
+    }
+
     /// How long the file is, as it is stored.
     pub(crate) fn stored_length(&self) -> u64 {
         self.opened.length
     }
 
-    /// The content from a position on; where getting there takes reading, also how many lines come before. If the file isn't plain,
-    /// what is read of it is said to `progress`; what is read of another is for its blocks to say.
+    /// The content from a position on; where getting there takes reading from the begin, also how many lines come before. If the file isn't
+    /// plain, what is read of it is said to `progress`; what is read of another is for its blocks to say.
     ///
     /// # Errors
     ///
@@ -120,12 +121,25 @@ impl<'p> Content<'p> {
         position: u64,
         progress: Option<&ReaderProgress>,
     ) -> Result<(Box<dyn BufRead>, Option<u64>), BoxError> {
+        self.behind(position, &mut None, progress)
+    }
+
+    /// The same, but what comes before is seen, as far as it is `expected`: by the way, or on purpose.
+    pub(crate) fn behind(
+        &self,
+        position: u64,
+        expected: &mut Option<Expected>,
+        progress: Option<&ReaderProgress>,
+    ) -> Result<(Box<dyn BufRead>, Option<u64>), BoxError> {
         let failed = |error| cannot("read", self.path, &error);
         // A clone shares the place at which it reads: one at a time is read.
         let mut file = self.file.try_clone().map_err(failed)?;
         if self.is_plain()? {
-            file.seek(SeekFrom::Start(position)).map_err(failed)?;
-            return Ok((Box::new(BufReader::new(file)), (position == 0).then_some(0)));
+            let start = expected.as_ref().map_or(position, |expected| expected.begin);
+            file.seek(SeekFrom::Start(start)).map_err(failed)?;
+            let mut content = BufReader::with_capacity(BLOCK, file);
+            self.skip(&mut content, start, position, expected)?;
+            return Ok((Box::new(content), (position == 0).then_some(0)));
         }
         file.rewind().map_err(failed)?;
         let file = Counted { file, progress: progress.cloned() };
@@ -140,9 +154,21 @@ impl<'p> Content<'p> {
         let mut decoded = DecodeReaderBytesBuilder::new();
         decoded.encoding(self.encoding).bom_override(true).utf8_passthru(self.encoding.is_none());
         let mut content = BufReader::with_capacity(BLOCK, decoded.build(stored));
-        let (mut left, mut before) = (position, 0);
-        while left > 0 {
-            let found = content.fill_buf().map_err(failed)?;
+        let lines = self.skip(&mut content, 0, position, expected)?;
+        Ok((Box::new(content), Some(lines)))
+    }
+
+    /// Reads over what is between two positions; answers how many lines ended there.
+    fn skip(
+        &self,
+        content: &mut impl BufRead,
+        mut at: u64,
+        position: u64,
+        expected: &mut Option<Expected>,
+    ) -> Result<u64, BoxError> {
+        let mut lines = 0;
+        while at < position {
+            let found = content.fill_buf().map_err(|error| cannot("read", self.path, &error))?;
             if found.is_empty() {
                 return Err(format!(
                     "{} ends before byte {position} of its content, up to which it has been read; it was replaced by a \
@@ -151,12 +177,17 @@ impl<'p> Content<'p> {
                 )
                 .into());
             }
-            let length = found.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            before += memchr_iter(b'\n', &found[..length]).count() as u64;
+            let left = usize::try_from(position - at).unwrap_or(usize::MAX);
+            let found = &found[..found.len().min(left)];
+            lines += memchr_iter(b'\n', found).count() as u64;
+            if let Some(expected) = expected {
+                expected.see(at, found);
+            }
+            let length = found.len();
             content.consume(length);
-            left -= length as u64;
+            at += length as u64;
         }
-        Ok((Box::new(content), Some(before)))
+        Ok(lines)
     }
 
     /// Where the first line of a plain file begins that begins at `start` or later.
@@ -183,6 +214,17 @@ impl<'p> Content<'p> {
         )
         .into())
     }
+}
+
+/// What is said of a file that isn't the one that was found.
+pub(crate) fn another(path: &Path, what: &str, records: u64) -> BoxError {
+    format!(
+        "{} is not the file any more that was found: {what}; {records} records of it have been read, and what else is new \
+         can't be known. Put the old file back, or start over with --fresh. (New data belongs in new files, which are renamed \
+         into their folder when they are complete.)",
+        path.display(),
+    )
+    .into()
 }
 
 /// What the file system says of a file.

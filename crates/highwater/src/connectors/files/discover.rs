@@ -12,6 +12,7 @@ use highwater_runtime::connector::SplitOffset;
 
 use super::content::{Content, is_compressed};
 use super::watch::{Verdict, Watch};
+use crate::connectors::records::digest;
 
 /// A file or a piece of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -206,7 +207,9 @@ impl Place {
             .into());
         }
         let content = Content::open(path, self.encoding, &SplitOffset::default())?;
-        let at_begin = SplitOffset { check: content.check, ..SplitOffset::default() };
+        let (check, time_ms) = (content.check, content.changed_ms());
+        let at_begin =
+            SplitOffset { check, time_ms, digest: digest::BEGIN, ..SplitOffset::default() };
         let pieces = match self.cut {
             Cut::Lines => self.pieces(&content)?,
             #[cfg(feature = "parquet")]

@@ -65,3 +65,7 @@ impl<T: Data, F: ReadFormat<T>> FileSource<T, F> {
 #[cfg(test)]
 #[path = "source_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "oddities_tests.rs"]
+mod oddities;

@@ -9,7 +9,7 @@ use super::*;
 use crate::connectors::Csv;
 use crate::connectors::testing::{Both, at_begin, drain, drain_with_rejects, env, no_waker, poll};
 
-fn reader<T: Data, F: ReadFormat<T>>(
+pub(super) fn reader<T: Data, F: ReadFormat<T>>(
     files: &Files<F>,
     splits: Vec<(String, SplitOffset)>,
     env: &dyn Env,
@@ -43,7 +43,7 @@ fn read_all<T: Data, F: ReadFormat<T>>(files: &Files<F>) -> Result<Vec<T>, BoxEr
     drain(&mut reader(files, files.place().splits(&[])?, env.as_ref()), env.as_ref())
 }
 
-fn gzip(content: &[u8]) -> Vec<u8> {
+pub(super) fn gzip(content: &[u8]) -> Vec<u8> {
     let mut zipped = Vec::new();
     // Two members, as when files are put together.
     for part in [&content[..content.len() / 2], &content[content.len() / 2..]] {
@@ -268,7 +268,7 @@ fn what_cannot_be_read_is_an_error() {
 }
 
 /// Reads everything under a policy.
-fn read_under<T: Data, F: ReadFormat<T>>(
+pub(super) fn read_under<T: Data, F: ReadFormat<T>>(
     files: &Files<F>,
     policy: Malformed,
 ) -> (Result<Both<T>, BoxError>, ReaderProgress) {

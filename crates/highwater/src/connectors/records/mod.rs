@@ -9,6 +9,7 @@
 //! An input whose blocks aren't bytes brings its own [`Decoder`](reader::Decoder).
 
 pub(crate) mod csv;
+pub(crate) mod digest;
 pub(crate) mod format;
 pub(crate) mod frames;
 pub(crate) mod pace;

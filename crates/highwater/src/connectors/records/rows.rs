@@ -4,6 +4,7 @@ use highwater_runtime::connector::{MalformedRecords, Reject, SplitOffset};
 use highwater_runtime::{BoxError, Data};
 use memchr::memchr_iter;
 
+use super::digest;
 use super::format::Parser;
 use super::frames::Block;
 use super::reader::Decoder;
@@ -60,6 +61,7 @@ impl<T: Data, P: Parser<T>> Decoder<T> for Records<P> {
             malformed.reject(Reject { error, ..reject })?;
             offset.records += 1;
             offset.position = present.block.position + length;
+            digest::lose(&mut offset.digest);
             self.present = None;
             return Ok((Vec::new(), 0));
         }
@@ -83,6 +85,7 @@ impl<T: Data, P: Parser<T>> Decoder<T> for Records<P> {
             offset.records += 1;
         }
         offset.position = present.block.position + present.at as u64;
+        digest::add(&mut offset.digest, &present.block.data[begin..present.at]);
         let bytes = rows.len() * size_of::<T>() + (present.at - begin);
         if present.at == present.block.data.len() {
             self.present = None;
