@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -29,6 +31,7 @@ fn main() -> highwater::Result<()> {
     program::main(&[
         ("standard_input_is_read_to_its_end", standard_input_is_read_to_its_end),
         ("standard_input_outlives_its_readers", standard_input_outlives_its_readers),
+        ("standard_input_need_not_wait", standard_input_need_not_wait),
         ("each_start_may_have_input_of_its_own", each_start_may_have_input_of_its_own),
         ("a_server_and_its_readers_come_and_go", a_server_and_its_readers_come_and_go),
         ("a_socket_has_no_end", a_socket_has_no_end),
@@ -140,8 +143,7 @@ fn children(parent: u32) -> Vec<u32> {
 fn kill_reader(parent: &Child, processes: usize, folder: &Path) {
     wait_for("the processes are there", || children(parent.id()).len() == processes);
     let victim = children(parent.id())[0];
-    let kill = Command::new("kill").args(["-KILL", &victim.to_string()]).status().unwrap();
-    assert!(kill.success());
+    kill(victim, "-KILL");
     wait_for("it is replaced", || {
         let now = children(parent.id());
         now.len() == processes && !now.contains(&victim)
@@ -174,6 +176,30 @@ fn standard_input_outlives_its_readers() {
         let stretches = found.iter().zip(found.iter().skip(1)).filter(|(a, b)| *a + 1 != **b);
         assert!(stretches.count() <= 4);
     }
+}
+
+/// Another program may have made it non-blocking. And while nothing comes, the job can be stopped.
+fn standard_input_need_not_wait() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    theirs.set_nonblocking(true).unwrap();
+    let mut command = command(folder.path(), "stdin", &[]);
+    let mut child = command.stdin(Stdio::from(OwnedFd::from(theirs))).spawn().unwrap();
+    // Ours is the only other end.
+    drop(command);
+    for n in 0..3 {
+        ours.write_all(lines(n * 10..n * 10 + 10).as_bytes()).unwrap();
+        let all = (n as usize + 1) * 10;
+        wait_for("they come through", || rows(&folder.path().join("numbers")).len() == all);
+    }
+    kill(child.id(), "-TERM");
+    assert!(child.wait().unwrap().success());
+    assert_eq!(assert_consistent(folder.path()), (0..30).collect());
+}
+
+fn kill(process: u32, signal: &str) {
+    let kill = Command::new("kill").args([signal, &process.to_string()]).status().unwrap();
+    assert!(kill.success());
 }
 
 fn each_start_may_have_input_of_its_own() {
@@ -226,9 +252,7 @@ fn a_server_and_its_readers_come_and_go() {
         });
         kill_reader(&child, 1, folder);
     }
-    assert!(
-        Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success()
-    );
+    kill(child.id(), "-TERM");
     let mut said = String::new();
     child.stderr.as_mut().unwrap().read_to_string(&mut said).unwrap();
     assert!(child.wait().unwrap().success(), "{said}");

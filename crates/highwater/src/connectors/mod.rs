@@ -4,7 +4,7 @@
 //!
 //! | connector | reads | writes |
 //! | --- | --- | --- |
-//! | [`Files`] | text, NDJSON, CSV, gzip | parts in a folder, exactly once |
+//! | [`Files`] | text, NDJSON, CSV, Parquet; compressed | parts in a folder, exactly once |
 //! | [`Stdin`], [`Socket`] | lines as they come, at most once | |
 //! | [`Http`] | | lines of JSON posted to a web service |
 //! | [`foreach_batch`] | | the rows of each checkpoint, to a function |

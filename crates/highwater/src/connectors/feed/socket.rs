@@ -1,6 +1,6 @@
 //! Lines from a TCP server.
 
-use std::io::{self, BufReader, Read};
+use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
@@ -23,9 +23,6 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// A server that says nothing for so long is asked whether it is still there, so often, until it has been silent so many times.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
-
-/// So much is read at once.
-const BUFFER: usize = 64 << 10;
 
 /// Whether this can be an address.
 ///
@@ -58,7 +55,7 @@ pub(super) fn read(
             Ok(stream) => {
                 tracing::info!("{uid}: connected to {address}");
                 let before = place.position;
-                let input = BufReader::with_capacity(BUFFER, Patient { stream, out });
+                let input = feed.patient(stream, Duration::ZERO, out);
                 let passed = feed.pass(input, &mut place, false, out);
                 if let Ok(left_out @ 1..) = passed {
                     tracing::warn!(
@@ -103,25 +100,4 @@ fn connect(address: &str) -> io::Result<TcpStream> {
         }
     }
     Err(last)
-}
-
-/// A connection that is waited at as long as anybody waits for what it brings.
-struct Patient<'o, 't> {
-    stream: TcpStream,
-    out: &'o Outbox<'t, Block>,
-}
-
-impl Read for Patient<'_, '_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.stream.read(buffer) {
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-                    ) && self.out.is_wanted() => {}
-                read => return read,
-            }
-        }
-    }
 }

@@ -1,8 +1,9 @@
 //! A feed as a source: one split, read by one worker, whose records are handed over as they come.
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, BufReader, Read};
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
 use highwater_env::Env;
 use highwater_runtime::connector::{Reader, ReaderContext, Source, SplitOffset};
@@ -15,6 +16,9 @@ use crate::connectors::records::format::ReadFormat;
 use crate::connectors::records::frames::{Block, Frame, Frames, Framing};
 use crate::connectors::records::reader::{Input, Outbox, ThreadedReader};
 use crate::connectors::records::rows::Records;
+
+/// So much is read at once; as much as a pipe holds.
+const BUFFER: usize = 64 << 10;
 
 /// Where a feed comes from.
 #[derive(Clone, Debug)]
@@ -138,6 +142,16 @@ impl FeedInput {
         }
     }
 
+    /// Waits for `input` as long as anybody waits for what it brings, and between two looks at it so long, if looking doesn't wait by itself.
+    pub(super) fn patient<'o, 't, R: Read>(
+        &'o self,
+        input: R,
+        pause: Duration,
+        out: &'o Outbox<'t, Block>,
+    ) -> BufReader<Patient<'o, 't, R>> {
+        BufReader::with_capacity(BUFFER, Patient { input, pause, env: &*self.env, out })
+    }
+
     /// Hands over the records of `input` as they come, until its end, and moves `place`. At the end a record that lacks its own is one
     /// if `keeps_last`; otherwise answers how many bytes of it were left out.
     pub(super) fn pass(
@@ -193,6 +207,32 @@ impl FeedInput {
         let names = columns.iter().map(String::as_bytes);
         let says_names = !tokens.is_unclosed() && tokens.record(data).iter().eq(names);
         if says_names { begin + length } else { begin }
+    }
+}
+
+/// An input that may have nothing to say for now.
+pub(super) struct Patient<'o, 't, R> {
+    input: R,
+    pause: Duration,
+    env: &'o dyn Env,
+    out: &'o Outbox<'t, Block>,
+}
+
+impl<R: Read> Read for Patient<'_, '_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        use io::ErrorKind::{TimedOut, WouldBlock};
+        loop {
+            match self.input.read(buffer) {
+                Err(error)
+                    if matches!(error.kind(), WouldBlock | TimedOut) && self.out.is_wanted() =>
+                {
+                    if !self.pause.is_zero() {
+                        self.env.block_on(self.env.sleep(self.pause));
+                    }
+                }
+                read => return read,
+            }
+        }
     }
 }
 

@@ -5,9 +5,10 @@
 //! in the middle of a line.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use highwater_runtime::BoxError;
 use highwater_runtime::connector::SplitOffset;
@@ -16,8 +17,8 @@ use super::source::{FeedInput, Place};
 use crate::connectors::records::frames::Block;
 use crate::connectors::records::reader::Outbox;
 
-/// So much is read at once; as much as a pipe holds.
-const BUFFER: usize = 64 << 10;
+/// If whoever shares it with us has said that reading it doesn't wait, we look so often.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Somebody in this process reads standard input. Two would get pieces of lines.
 static IS_READ: AtomicBool = AtomicBool::new(false);
@@ -42,7 +43,7 @@ pub(super) fn read(
     feed.warn("standard input", "; the first line is left out, since it may be the rest of one");
     let failed = |error: io::Error| format!("can't read standard input: {error}");
     let input = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
-    let mut input = BufReader::with_capacity(BUFFER, File::from(input));
+    let mut input = feed.patient(File::from(input), LOOK, out);
     let begins = offset.position == 0 && !feed.is_restart;
     let mut place = Place { position: offset.position, line: begins.then_some(1) };
     if feed.is_restart {

@@ -100,8 +100,8 @@ impl Files<Parquet> {
         self
     }
 
-    /// Closes a row group when it holds about so much; 64 MB if not said. Every file has one at least, and a row group is held in memory until it is
-    /// closed. For writing.
+    /// Closes a row group when it holds about so much; 64 MB if not said, and at the most, since it is held in memory until then. Every file has
+    /// one at least. For writing.
     ///
     /// ```
     /// use highwater::connectors::Files;
@@ -110,7 +110,7 @@ impl Files<Parquet> {
     /// ```
     #[must_use]
     pub fn row_group_bytes(mut self, bytes: usize) -> Self {
-        self.format.row_group_bytes = bytes.max(1);
+        self.format.row_group_bytes = bytes.clamp(1, ROW_GROUP_BYTES);
         self
     }
 

@@ -1,6 +1,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use arrow_array::types::Int32Type;
+use arrow_array::{
+    Date32Array, Decimal128Array, Decimal256Array, DictionaryArray, FixedSizeBinaryArray,
+    LargeStringArray, Time64MicrosecondArray, TimestampMicrosecondArray,
+};
 use highwater_runtime::connector::Malformed;
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -353,4 +358,92 @@ fn types_of_other_crates_are_columns_too() {
     // The first group has no value of `maybe`.
     file(&path, &files.format, &rows.chunks(2).collect::<Vec<_>>());
     assert_eq!(read_all::<Row>(&files).unwrap().0, rows);
+}
+
+/// Files of other tools have types that rows of ours are never written as.
+#[test]
+fn columns_of_other_tools_are_read() {
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Row {
+        at: Timestamp,
+        on: String,
+        time: String,
+        price: String,
+        amount: f64,
+        kind: Kind,
+        id: Vec<u8>,
+        text: Option<String>,
+    }
+    let kinds: DictionaryArray<Int32Type> = ["Local", "Abroad", "Local"].into_iter().collect();
+    let decimals = |scale| {
+        let values = Decimal128Array::from(vec![12_345, -5, 0]);
+        values.with_precision_and_scale(12, scale).unwrap()
+    };
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("at", Arc::new(TimestampMicrosecondArray::from(vec![1_500_999, 0, -1]))),
+        ("on", Arc::new(Date32Array::from(vec![19_860, 0, -1]))),
+        ("time", Arc::new(Time64MicrosecondArray::from(vec![3_723_000_004, 0, 1_000_000]))),
+        ("price", Arc::new(decimals(2))),
+        ("amount", Arc::new(decimals(3))),
+        ("kind", Arc::new(kinds)),
+        (
+            "id",
+            Arc::new(
+                FixedSizeBinaryArray::try_from_iter([[1, 2], [3, 4], [5, 6]].into_iter()).unwrap(),
+            ),
+        ),
+        ("text", Arc::new(LargeStringArray::from(vec![Some("a"), None, Some("")]))),
+        ("long", Arc::new(Decimal256Array::from(vec![None, None, None]))),
+    ];
+    let batch = RecordBatch::try_from_iter_with_nullable(
+        columns.into_iter().map(|(name, column)| (name, column, true)),
+    );
+    let batch = batch.unwrap();
+    let (_folder, path) = place("a.parquet");
+    let file = std::fs::File::create(&path).unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let files = Files::parquet(&path);
+    let (rows, rejects) = read_all::<Row>(&files).unwrap();
+    assert_eq!(rejects, []);
+    let expected =
+        |at, on: &str, time: &str, price: &str, amount, kind, id: [u8; 2], text: Option<&str>| {
+            Row {
+                at: Timestamp::from_ms(at),
+                on: on.to_owned(),
+                time: time.to_owned(),
+                price: price.to_owned(),
+                amount,
+                kind,
+                id: id.to_vec(),
+                text: text.map(str::to_owned),
+            }
+        };
+    let expected = [
+        expected(
+            1500,
+            "2024-05-17",
+            "01:02:03.000004",
+            "123.45",
+            12.345,
+            Kind::Local,
+            [1, 2],
+            Some("a"),
+        ),
+        expected(0, "1970-01-01", "00:00:00", "-0.05", -0.005, Kind::Abroad, [3, 4], None),
+        expected(-1, "1969-12-31", "00:00:01", "0.00", 0.0, Kind::Local, [5, 6], Some("")),
+    ];
+    assert_eq!(rows, expected);
+    // What can't be read is an error only if it is wanted.
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Long {
+        long: Option<String>,
+    }
+    let error = read_all::<Long>(&files).unwrap_err().to_string();
+    let expected = format!(
+        "can't read {}: column `long` can't be read: its Arrow type Decimal256(76, 10)",
+        path.display()
+    );
+    assert!(error.starts_with(&expected), "{error}");
 }
