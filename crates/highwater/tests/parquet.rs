@@ -9,6 +9,7 @@ mod support;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use highwater::connectors::{Compression, Files, Generator};
 use highwater::testing::{Collect, Test};
@@ -50,7 +51,8 @@ fn job(folder: &Path) -> highwater::Result<()> {
     highwater::run("parquet", |graph| {
         let flights = graph.read("in", Files::parquet(folder.join("in")).rate(RATE));
         let out = Files::parquet(folder.join("out")).compression(Compression::Zstd);
-        let out = out.timestamps(["at"]).roll_bytes(20_000);
+        // Some parts are of one checkpoint, some of several.
+        let out = out.timestamps(["at"]).roll_bytes(20_000).roll_age(Duration::from_millis(150));
         let out = out.partition_by(["carrier"], |flight: &Flight| [flight.carrier.clone()]);
         flights.write("out", out);
     })?;
@@ -110,6 +112,8 @@ fn every_row_once_whoever_is_killed() {
     assert!(output.status.success(), "{said}");
     assert!(said.contains("; starting again in"), "{said}");
     assert_eq!(read(&folder.join("out/*/*.parquet")), expected);
+    // Of 40 checkpoints or so, in three folders, by two workers.
+    assert!(parts(folder) < 200, "{} parts", parts(folder));
     assert_eq!(read(&folder.join("out/carrier=C%2FC")), read_only(&expected, "C/C"));
 }
 

@@ -4,7 +4,7 @@
 //!  out/worst/part-a0000000000-i0000000007-w0000-n0000.csv   published: whole, never changed
 //!            day=2026-11-25/part-...                  the same, in the folder of a partition
 //!            .highwater/owner.json                    which sink of which job the folder belongs to
-//!            .highwater/staged/a..-i..-w..-n..-t..    staged, named by attempt, interval, worker, number, time
+//!            .highwater/staged/a..-i..-w..-n..-t..    staged, named by attempt, interval, worker, number, time, perhaps columns
 //!            .highwater/staged/open-...               being written
 //!            .highwater/staged/open-a..-joined        a part that is put together from several staged files
 //! ```
@@ -292,12 +292,15 @@ pub(crate) struct Staged {
     pub(crate) number: u64,
     /// When its first row came, in milliseconds since 1970.
     pub(crate) time_ms: u64,
+    /// By what its columns are known; only files of the same can be put together.
+    pub(crate) columns: Option<u32>,
 }
 
 impl Staged {
     pub(crate) fn name(&self) -> String {
-        let Staged { attempt, interval, worker, number, time_ms } = self;
-        format!("a{attempt:010}-i{interval:010}-w{worker:04}-n{number:04}-t{time_ms}")
+        let Staged { attempt, interval, worker, number, time_ms, columns } = self;
+        let columns = columns.map_or(String::new(), |columns| format!("-c{columns}"));
+        format!("a{attempt:010}-i{interval:010}-w{worker:04}-n{number:04}-t{time_ms}{columns}")
     }
 
     /// The name that the file has while it is written, when its interval isn't known yet.
@@ -314,6 +317,7 @@ impl Staged {
             worker: field('w')?,
             number: field('n')?,
             time_ms: field('t')?,
+            columns: field('c').and_then(|columns| u32::try_from(columns).ok()),
         };
         (staged.name() == name).then_some(staged)
     }
@@ -343,11 +347,16 @@ mod tests {
 
     #[test]
     fn names_are_as_documented() {
-        let staged = Staged { attempt: 3, interval: 7, worker: 1, number: 2, time_ms: 5 };
+        let staged =
+            Staged { attempt: 3, interval: 7, worker: 1, number: 2, time_ms: 5, columns: None };
         assert_eq!(staged.name(), "a0000000003-i0000000007-w0001-n0002-t5");
         assert_eq!(staged.part("csv"), "part-a0000000003-i0000000007-w0001-n0002.csv");
         assert_eq!(part_of(&staged.part("csv")), Some(Staged { time_ms: 0, ..staged }));
         assert_eq!(Staged::parse(&staged.name()), Some(staged));
+        let with_columns = Staged { columns: Some(9), ..staged };
+        assert_eq!(with_columns.name(), staged.name() + "-c9");
+        assert_eq!(Staged::parse(&with_columns.name()), Some(with_columns));
+        assert_eq!(with_columns.part("csv"), staged.part("csv"));
         for name in ["open-a0000000003-w0001-n0002", "a3-i7-w1-n2-t5", "part-1.csv", ""] {
             assert_eq!(Staged::parse(name), None, "{name}");
         }

@@ -17,7 +17,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -138,7 +138,10 @@ fn plan_partition(
         };
         let mut end = begin;
         let mut bytes = 0;
-        while end < items.len() && bytes < roll.bytes {
+        let fits = |item: &StagedItem| {
+            Staged::of(item).is_none_or(|staged| staged.columns == first.columns)
+        };
+        while end < items.len() && bytes < roll.bytes && fits(items[end]) {
             bytes += items[end].bytes;
             end += 1;
             if !together {
@@ -146,7 +149,9 @@ fn plan_partition(
             }
         }
         let age = u128::from(clock_ms.saturating_sub(first.time_ms));
-        if together && !last && bytes < roll.bytes && age < roll.age.as_millis() {
+        // Behind it there may be rows of other columns, with which it won't be put together.
+        let may_grow = bytes < roll.bytes && end == items.len();
+        if together && !last && may_grow && age < roll.age.as_millis() {
             return;
         }
         // Named after its last item, so that the name tells of the newest checkpoint that the part depends on.
@@ -272,27 +277,21 @@ fn publish_joined(
     // What is there may be a published part by another name.
     remove(&joined).map_err(cannot_write)?;
     let mut file = File::create_new(&joined).map_err(cannot_write)?;
-    let mut header = Vec::new();
-    for (number, item) in items.iter().enumerate() {
+    let content = |item: &&StagedItem| {
         let staged = folder.staged_file(item);
-        let content = match fs::read(&staged) {
-            Ok(content) => content,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(lost(&staged, target));
-            }
-            Err(error) => return Err(cannot("read", &staged, &error)),
-        };
-        if format!("{:016x}", xxh3_64(&content)) != item.checksum {
-            return Err(damaged(&staged, OTHER_CONTENT));
+        let content = fs::read(&staged).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => lost(&staged, target),
+            _ => cannot("read", &staged, &error),
+        })?;
+        let is_whole = format!("{:016x}", xxh3_64(&content)) == item.checksum;
+        if is_whole { Ok(content) } else { Err(damaged(&staged, OTHER_CONTENT)) }
+    };
+    format.join(&mut items.iter().map(content), &mut file).map_err(|error| {
+        match error.downcast::<io::Error>() {
+            Ok(error) => cannot_write(*error),
+            Err(error) => error,
         }
-        let length = format.header_length(&content);
-        if number == 0 {
-            header = content[..length].to_vec();
-        }
-        // Other columns, since the job was changed in between: better in the middle than not at all.
-        let skip = if number > 0 && content[..length] == header[..] { length } else { 0 };
-        file.write_all(&content[skip..]).map_err(cannot_write)?;
-    }
+    })?;
     file.sync_all().map_err(cannot_write)?;
     match link(&joined, target) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

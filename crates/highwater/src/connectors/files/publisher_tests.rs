@@ -270,7 +270,7 @@ fn large_output_of_an_interval_is_several_items() {
 }
 
 fn item(interval: u64, worker: u64, time_ms: u64, bytes: u64) -> StagedItem {
-    let staged = Staged { attempt: 1, interval, worker, number: 0, time_ms };
+    let staged = Staged { attempt: 1, interval, worker, number: 0, time_ms, columns: None };
     StagedItem { name: staged.name(), bytes, rows: 1, checksum: String::new(), part: None }
 }
 
@@ -300,6 +300,28 @@ fn items_wait_until_they_are_old_or_enough() {
     let each = Roll { age: Duration::ZERO, ..roll };
     let own = "part-a0000000001-i0000000004-w0001-n0000.csv".to_owned();
     assert_eq!(planned(&mut waiting(), each, 0, false), [part(4), Some(own), part(5)]);
+}
+
+/// Files of other columns, since the job was changed in between, can't become one.
+#[test]
+fn items_of_other_columns_are_parts_of_their_own() {
+    let roll = Roll { bytes: 100, age: Duration::from_secs(10) };
+    let of = |interval, columns| {
+        let staged = Staged {
+            attempt: 1,
+            interval,
+            worker: 0,
+            number: 0,
+            time_ms: 1000,
+            columns: Some(columns),
+        };
+        StagedItem { name: staged.name(), ..item(interval, 0, 1000, 10) }
+    };
+    let part = |interval: u64| Some(format!("part-a0000000001-i{interval:010}-w0000-n0000.csv"));
+    let mut items = vec![of(1, 7), of(2, 7), of(3, 8), of(4, 8)];
+    // The first can't grow any more, so that there is nothing to wait for.
+    assert_eq!(planned(&mut items, roll, 1_000, false), [part(2), part(2), None, None]);
+    assert_eq!(planned(&mut items, roll, 11_000, false), [part(2), part(2), part(4), part(4)]);
 }
 
 #[test]
@@ -530,7 +552,7 @@ fn many_partitions_need_few_open_files() {
 fn partitions_wait_for_their_age_by_themselves() {
     let roll = Roll { bytes: 1 << 30, age: Duration::from_secs(10) };
     let item = |partition: &str, interval, time_ms| {
-        let staged = Staged { attempt: 1, interval, worker: 0, number: 0, time_ms };
+        let staged = Staged { attempt: 1, interval, worker: 0, number: 0, time_ms, columns: None };
         let name = partition::join(partition, &staged.name());
         StagedItem { name, bytes: 10, rows: 1, checksum: String::new(), part: None }
     };

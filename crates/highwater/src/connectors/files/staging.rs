@@ -132,6 +132,7 @@ struct OpenFile<E> {
 }
 
 struct ClosedFile {
+    columns: Option<u32>,
     partition: String,
     path: PathBuf,
     bytes: u64,
@@ -306,6 +307,7 @@ impl<T, F: WriteFormat<T>> Thread<T, F> {
         if open.file.is_none() {
             self.open(&mut open)?;
         }
+        let columns = open.encoder.columns();
         let mut end = Vec::new();
         open.encoder.finish(&mut end).map_err(Stop::Failed)?;
         self.append(&mut open, &end)?;
@@ -314,7 +316,7 @@ impl<T, F: WriteFormat<T>> Thread<T, F> {
         // After a failed sync nobody knows which bytes are on the disk, and a second one may succeed without them.
         file.sync_all().map_err(|error| Stop::Failed(cannot("sync", &path, &error)))?;
         let checksum = format!("{:016x}", checksum.digest());
-        Ok(ClosedFile { partition, path, bytes: length, rows, checksum, number, time_ms })
+        Ok(ClosedFile { columns, partition, path, bytes: length, rows, checksum, number, time_ms })
     }
 
     fn cut(&mut self, interval: u32) -> Result<Vec<StagedItem>, Stop> {
@@ -328,9 +330,10 @@ impl<T, F: WriteFormat<T>> Thread<T, F> {
         self.number = 0;
         let mut items = Vec::new();
         for closed in std::mem::take(&mut self.closed) {
-            let ClosedFile { partition, path, bytes, rows, checksum, number, time_ms } = closed;
+            let ClosedFile { columns, partition, path, bytes, rows, checksum, number, time_ms } =
+                closed;
             let (attempt, worker, interval) = (self.attempt, self.worker, u64::from(interval));
-            let name = Staged { attempt, interval, worker, number, time_ms }.name();
+            let name = Staged { attempt, interval, worker, number, time_ms, columns }.name();
             let named = self.staged.join(&name);
             self.retried("name", &named, || match fs::rename(&path, &named) {
                 // An earlier try may have done it without saying so, as network file systems do.

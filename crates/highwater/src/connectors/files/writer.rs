@@ -51,13 +51,6 @@ impl<T: Data, F: WriteFormat<T>> Sink for FileSink<T, F> {
     }
 
     fn check(&self) -> Result<(), String> {
-        if !F::JOINS && !self.roll.age.is_zero() {
-            return Err(format!(
-                "`roll_age` gathers the output of several checkpoints in one file, and .{} files can't be put together; leave \
-                 it out, and take checkpoints less often for larger files",
-                F::EXTENSION
-            ));
-        }
         self.format.check()
     }
 

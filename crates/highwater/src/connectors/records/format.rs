@@ -1,6 +1,8 @@
 //! What a file's lines are: text, JSON or CSV; how rows are read from them and written to them.
 
 use std::fmt::{Display, Write as _};
+use std::fs::File;
+use std::io::Write as _;
 
 use highwater_runtime::{BoxError, Data};
 use memchr::memchr;
@@ -110,6 +112,11 @@ pub(crate) trait Encoder<C> {
         Ok(())
     }
 
+    /// By what its columns are known; none if files of any columns may be put together.
+    fn columns(&self) -> Option<u32> {
+        None
+    }
+
     /// Appends the end of the file.
     fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), BoxError> {
         let _ = out;
@@ -136,15 +143,29 @@ pub(crate) trait FileFormat: Clone + Send + Sync + 'static {
     /// What the names of files end with.
     const EXTENSION: &'static str;
 
-    /// Whether the contents of several files, put one behind the other, are that of one.
-    const JOINS: bool = true;
-
     /// The length of the header at the begin of a file's content.
     fn header_length(&self, content: &[u8]) -> usize {
         let _ = content;
         0
     }
+
+    /// Puts the contents of several files together as one, whose columns are the same; the same ones always make the same.
+    fn join(&self, contents: Contents<'_>, out: &mut File) -> Result<(), BoxError> {
+        let mut header: Option<Vec<u8>> = None;
+        for content in contents {
+            let content = content?;
+            let length = self.header_length(&content);
+            // Other columns, since the job was changed in between: better in the middle than not at all.
+            let is_there = header.as_ref().is_some_and(|header| content[..length] == header[..]);
+            out.write_all(&content[if is_there { length } else { 0 }..])?;
+            header.get_or_insert_with(|| content[..length].to_vec());
+        }
+        Ok(())
+    }
 }
+
+/// The contents of files, one after the other.
+pub(crate) type Contents<'c> = &'c mut dyn Iterator<Item = Result<Vec<u8>, BoxError>>;
 
 fn line(data: &[u8]) -> &[u8] {
     &data[..memchr(b'\n', data).map_or(data.len(), |at| at + 1)]

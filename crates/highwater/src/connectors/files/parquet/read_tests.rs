@@ -14,7 +14,7 @@ use super::super::super::Files;
 use super::super::{Compression, Parquet};
 use super::*;
 use crate::connectors::files::discover::Cut;
-use crate::connectors::records::format::{Encoder, WriteFormat};
+use crate::connectors::records::format::{Encoder, FileFormat, WriteFormat};
 use crate::connectors::testing::{Both, drain, drain_with_rejects, env, no_waker, poll};
 use crate::time::Timestamp;
 
@@ -358,6 +358,33 @@ fn types_of_other_crates_are_columns_too() {
     // The first group has no value of `maybe`.
     file(&path, &files.format, &rows.chunks(2).collect::<Vec<_>>());
     assert_eq!(read_all::<Row>(&files).unwrap().0, rows);
+}
+
+/// The row groups of several files, in one.
+#[test]
+fn files_are_put_together() {
+    let (folder, path) = place("a.parquet");
+    let files = Files::parquet(&path).compression(Compression::Zstd);
+    let rows = written();
+    let mut contents = Vec::new();
+    for rows in rows.chunks(4) {
+        file(&path, &files.format, &rows.chunks(3).collect::<Vec<_>>());
+        contents.push(std::fs::read(&path).unwrap());
+    }
+    let join = |path: &Path| {
+        let mut out = std::fs::File::create(path).unwrap();
+        let mut contents = contents.iter().cloned().map(Ok);
+        files.format.join(&mut contents, &mut out).unwrap();
+        std::fs::read(path).unwrap()
+    };
+    let joined = join(&path);
+    assert_eq!(splits(&files).unwrap().len(), 5);
+    assert_eq!(read_all::<Written>(&files).unwrap().0, rows);
+    // As a repetition of it must be.
+    assert_eq!(join(&folder.path().join("again")), joined);
+    let damaged = contents[0][..50].to_vec();
+    let mut out = std::fs::File::create(&path).unwrap();
+    assert!(files.format.join(&mut [Ok(damaged)].into_iter(), &mut out).is_err());
 }
 
 /// Files of other tools have types that rows of ours are never written as.

@@ -1,24 +1,87 @@
 //! Parquet files as a sink: rows become columns and row groups on the writing thread.
 
+use std::fs::File;
 use std::sync::Arc;
 
 use arrow_schema::{DataType, Field, FieldRef, Fields, Schema, TimeUnit};
+use bytes::Bytes;
 use highwater_codec::footprint;
 use highwater_runtime::{BoxError, Data};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{self, ZstdLevel};
+use parquet::column::writer::ColumnCloseResult;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_arrow::schema::{SchemaLike, TracingOptions};
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::shape::{self, Shape};
 use super::{ColumnType, Compression, Parquet};
-use crate::connectors::records::format::{Encoder, FileFormat, WriteFormat};
+use crate::connectors::records::format::{Contents, Encoder, FileFormat, WriteFormat};
+
+/// What files say of who wrote them. Without a version: what is put together again must come out the same.
+const CREATED_BY: &str = "highwater";
 
 impl FileFormat for Parquet {
     const EXTENSION: &'static str = "parquet";
-    const JOINS: bool = false;
+
+    /// Row groups are copied as they are.
+    fn join(&self, contents: Contents<'_>, out: &mut File) -> Result<(), BoxError> {
+        let mut joined: Option<SerializedFileWriter<&mut File>> = None;
+        let mut out = Some(out);
+        for content in contents {
+            let content = Bytes::from(content?);
+            let metadata = ParquetMetaDataReader::new()
+                .with_page_index_policy(PageIndexPolicy::Optional)
+                .parse_and_finish(&content)?;
+            if let Some(out) = out.take() {
+                let file = metadata.file_metadata();
+                let properties = WriterProperties::builder()
+                    .set_created_by(CREATED_BY.to_owned())
+                    .set_key_value_metadata(file.key_value_metadata().cloned())
+                    .build();
+                let schema = file.schema_descr().root_schema_ptr();
+                joined = Some(SerializedFileWriter::new(out, schema, Arc::new(properties))?);
+            }
+            if let Some(joined) = &mut joined {
+                append(joined, &content, &metadata)?;
+            }
+        }
+        if let Some(joined) = joined {
+            joined.close()?;
+        }
+        Ok(())
+    }
+}
+
+/// Copies the row groups of a file behind those of another.
+fn append(
+    joined: &mut SerializedFileWriter<&mut File>,
+    content: &Bytes,
+    metadata: &ParquetMetaData,
+) -> Result<(), BoxError> {
+    for (number, group) in metadata.row_groups().iter().enumerate() {
+        let indexes = metadata.column_index().and_then(|groups| groups.get(number));
+        let offsets = metadata.offset_index().and_then(|groups| groups.get(number));
+        let mut copy = joined.next_row_group()?;
+        for (column, chunk) in group.columns().iter().enumerate() {
+            let close = ColumnCloseResult {
+                bytes_written: chunk.compressed_size().max(0) as u64,
+                rows_written: group.num_rows().max(0) as u64,
+                metadata: chunk.clone(),
+                bloom_filter: None,
+                column_index: indexes.and_then(|group| group.get(column)).cloned(),
+                offset_index: offsets.and_then(|group| group.get(column)).cloned(),
+            };
+            copy.append_column(content, close)?;
+        }
+        copy.close()?;
+    }
+    Ok(())
 }
 
 impl<T: Data> WriteFormat<T> for Parquet {
@@ -162,7 +225,7 @@ impl ParquetEncoder {
         let properties = WriterProperties::builder()
             .set_compression(compression)
             .set_max_row_group_bytes(Some(self.format.row_group_bytes))
-            .set_created_by(format!("highwater {}", env!("CARGO_PKG_VERSION")))
+            .set_created_by(CREATED_BY.to_owned())
             .build();
         let schema = Arc::new(Schema::new(columns.clone()));
         Ok((columns, ArrowWriter::try_new(Vec::new(), schema, Some(properties))?))
@@ -193,6 +256,11 @@ impl<T: Data> Encoder<Vec<T>> for ParquetEncoder {
 
     fn pending(&self) -> usize {
         self.file.as_ref().map_or(0, |(_, writer)| writer.in_progress_size())
+    }
+
+    fn columns(&self) -> Option<u32> {
+        let (columns, _) = self.file.as_ref()?;
+        Some(xxh3_64(format!("{columns:?}").as_bytes()) as u32)
     }
 
     fn flush(&mut self, out: &mut Vec<u8>) -> Result<(), BoxError> {
