@@ -193,6 +193,7 @@ fn settings(seed: u64, attempt: usize) -> Settings {
         key_groups: [1, 4, 16, 256][(of_job % 4) as usize],
         retained: 1 + (of_job >> 8) as usize % 3,
         unpublished: if random.chance(200) { 1 } else { 30 },
+        uncommitted: Duration::from_millis(if random.chance(200) { 5 } else { 60_000 }),
         fresh: false,
         care: Default::default(),
         exchange_bytes: true,

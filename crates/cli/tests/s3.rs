@@ -74,9 +74,12 @@ fn a_job_outlives_its_server() {
     let job = place.start(&format!("{OPTIONS} --restart exponential"), LIMIT, RATE);
     let ControlFlow::Continue(job) = until(&place, job, 2) else { panic!("ended too soon") };
     server.kill();
-    // It tries again what isn't answered; whether that is in time or it is started again is all the same.
-    place.wait_until_said("trying again");
+    place.wait_until_said("checkpoint storage s3://bucket/jobs/numbers: could not");
     server.restart();
+    place.wait_until_said("checkpoint storage s3://bucket/jobs/numbers: well again");
     job.finish();
     all_is_there_once(&place);
+    // It waited, and wasn't started again.
+    let list = place.highwater("checkpoint list s3://bucket/jobs/numbers --json").json();
+    assert_eq!(list["attempts"].as_array().unwrap().len(), 1, "{list}");
 }

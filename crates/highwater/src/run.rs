@@ -145,7 +145,8 @@ impl Runner {
             None => format!(".highwater/{name}"),
         };
         let location = if options.no_checkpoints { "memory:" } else { location.as_str() };
-        let store = Store::open(location)?;
+        // What an attempt has begun in isn't made anew, should it be away.
+        let store = if begun { Store::open_again(location)? } else { Store::open(location)? };
         // Process 0 speaks for all.
         let leads = place.as_ref().is_none_or(|place| place.process() == 0);
         if !restarted && leads {

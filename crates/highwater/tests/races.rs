@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | two starters at once | the higher attempt entry fences the lower one |
 //! | an append whose answer is lost | reading back finds the own nonce |
-//! | an append that is never answered | the attempt ends in doubt; the next one sees whether the entry is there |
+//! | an append that isn't answered for long | it is repeated until it is; if the attempt ends before, the next one sees whether the entry is there |
 //! | a zombie before its append, in its start, before it claims its destination | it is fenced, and touches nothing |
 //! | output that is committed and not published, and fewer workers | the entry alone says what to publish |
 //! | a destination that is down | sources pause; nothing is lost or doubled |
@@ -96,41 +96,51 @@ fn an_append_that_another_nonce_answers() {
     assert!(is_fenced(&error), "{error}");
 }
 
-/// The store is away for good in the middle of an append, before or after its effect: the attempt ends, says that it doesn't
-/// know, and that nobody has taken over. A restart goes on from whatever is there.
+/// The store is away from the middle of an append on, before or after its effect. Once it is back, the attempt goes on; if it ends
+/// before, a restart goes on from whatever is there.
 #[test]
-fn an_append_that_is_never_answered() {
-    let [lost, done] = [false, true].map(|done| {
+fn an_append_that_is_not_answered_for_long() {
+    for (effect, back) in [(false, true), (true, true), (false, false), (true, false)] {
         let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
         let inner = memory();
+        let away = Arc::new(AtomicBool::new(true));
         // A start looks for entries beyond the tail; nothing is lost of that.
-        let sent = AtomicBool::new(false);
+        let (sent, still) = (AtomicBool::new(false), away.clone());
         let store = Ruled::over(&inner, move |what, name, _| match what {
+            _ if !still.load(SeqCst) => Fate::Done,
             "put" | "get" if name != "log/00000000000000000003.json" => Fate::Done,
             "put" => {
                 sent.store(true, SeqCst);
-                if done { Fate::AnswerLost } else { Fate::Lost }
+                if effect { Fate::AnswerLost } else { Fate::Lost }
             }
             _ if sent.load(SeqCst) => Fate::Lost,
             _ => Fate::Done,
         });
         let numbers = Numbers::new(2, 1_000);
         numbers.allow(500);
-        let run = start(test(2, &store), file_job(&numbers, &folder.path().join("out")));
-        (folder, inner, numbers, run)
-    });
-    for ((folder, store, numbers, run), newest) in [(lost, 2), (done, 3)] {
-        let error = run.join().unwrap().unwrap_err();
-        let engine = error.engine().unwrap();
-        assert!(matches!(engine, highwater_runtime::Error::InDoubt(_)), "{error}");
-        let text = error.to_string();
-        for words in ["00003.json", "whether the entry exists is unknown", "start the job again"] {
-            assert!(text.contains(words), "{words}: {text}");
-        }
-        numbers.allow(u64::MAX);
-        let out = folder.path().join("out");
-        let run = test(1, &store).run(file_job(&numbers, &out)).unwrap();
-        assert_eq!(run.outcome().recovered_from, Some(newest));
+        let run = start(test(2, &store), file_job(&numbers, &out));
+        let control = numbers.control();
+        let trouble = || control.status().storage.trouble;
+        wait_for("the trouble shows", || {
+            trouble().is_some_and(|trouble| trouble.why.contains("could not write log/"))
+        });
+        wait_for("calls fail", || control.status().storage.failed_calls > 10);
+        let newest = newest(&inner);
+        assert_eq!(newest, if effect { 3 } else { 2 });
+        let run = if back {
+            away.store(false, SeqCst);
+            wait_for("the trouble is over", || trouble().is_none());
+            numbers.allow(u64::MAX);
+            run.join().unwrap().unwrap()
+        } else {
+            control.crash();
+            run.join().unwrap().unwrap_err();
+            numbers.allow(u64::MAX);
+            test(1, &inner).run(file_job(&numbers, &out)).unwrap()
+        };
+        assert_eq!(run.attempts(), 1);
+        assert_eq!(run.outcome().recovered_from, (!back).then_some(newest));
         assert_eq!(rows(&out), numbers.all());
         assert_eq!(counts(&run), expected_counts(2_000));
     }

@@ -91,6 +91,14 @@ pub enum LogError {
         /// What is wrong, and what to do.
         why: String,
     },
+    /// A store that was there isn't.
+    #[error(
+        "checkpoint location `{location}`: the job's log was there and is gone; put the folder back, or mount its volume again"
+    )]
+    Gone {
+        /// The location as it was given.
+        location: String,
+    },
     /// A store that would let two attempts commit the same checkpoint.
     #[error(
         "{path}: this store doesn't refuse to create an object that is there already ({why}), so two attempts of the job could overwrite \
@@ -186,19 +194,6 @@ pub enum AppendError {
         path: String,
         /// What is there instead.
         by: String,
-    },
-    /// It isn't known whether the entry exists; the next attempt will see.
-    #[error(
-        "the store didn't answer when {path} was written, {tries} times ({why}): whether the entry exists is unknown, so this \
-         attempt must end; check that the store can be reached, then start the job again, which finds out"
-    )]
-    Unavailable {
-        /// The entry that was to be written.
-        path: String,
-        /// How often it was tried.
-        tries: u32,
-        /// The last error.
-        why: String,
     },
     /// An earlier append of this attempt is under way, or ended without success.
     #[error("an earlier append of this attempt has no known outcome; this attempt must end")]

@@ -11,6 +11,7 @@
 //!   [`record`]: lines of JSON that show damage.
 //! - [`decide`]: every decision of the protocol, as pure functions from facts.
 //! - [`log`]: reading and writing, with retries; [`store`]: the store beneath, durable also on local disks.
+//! - [`health`]: how a place is that calls fail at, said once; [`retry`]: when they are tried again.
 //! - [`error`]: what can go wrong, where, and what to do about it.
 //!
 //! The crate knows nothing of timely, of state's contents or of sinks; objects are opaque bytes to it.
@@ -19,9 +20,11 @@ pub mod decide;
 pub mod entry;
 pub mod error;
 pub mod facts;
+pub mod health;
 pub mod log;
 pub mod names;
 pub mod record;
+pub mod retry;
 pub mod store;
 
 pub use bytes::Bytes;
@@ -32,6 +35,8 @@ pub use entry::{
 };
 pub use error::{AppendError, Damage, LogError, Why};
 pub use facts::{Facts, Found};
-pub use log::{Log, Retry, Started};
+pub use health::{Health, Trouble};
+pub use log::{Log, Started};
 pub use object_store::PutPayload;
+pub use retry::Retry;
 pub use store::{LocalStore, Store};

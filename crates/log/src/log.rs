@@ -1,7 +1,8 @@
 //! Reading and writing a log: the edge where the decisions of [`crate::decide`] meet a store that fails.
 //!
-//! Everything is tried several times with growing delays. An append is the delicate one: its answer may be
-//! lost, so it is settled by reading back, and only ever repeated with the same bytes.
+//! Everything is tried several times with growing delays, and a call that isn't answered in time counts as failed. An append is
+//! the delicate one: its answer may be lost, so it is settled by reading back, and only ever repeated with the same bytes; and it is
+//! repeated until its outcome is known, however long the store is away, because nothing else may be appended before.
 //!
 //! Invariants kept here:
 //!
@@ -13,12 +14,13 @@
 
 mod objects;
 mod start;
+mod tries;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use highwater_env::Env;
 use object_store::ObjectMeta;
@@ -28,6 +30,8 @@ use crate::decide::{Appended, Committed, Outcome, ReadBack, after_append};
 use crate::entry::{Body, Entry, FORMAT};
 use crate::error::{AppendError, Damage, LogError, Why};
 use crate::facts::{Facts, Found, examine};
+use crate::health::Health;
+use crate::retry::Retry;
 use crate::store::Store;
 use crate::{names, record};
 
@@ -36,24 +40,9 @@ pub use start::Started;
 /// How many requests to the store are under way at once when many are needed.
 const AT_ONCE: usize = 16;
 
-/// How often something is tried, and how long is waited between.
-#[derive(Clone, Copy, Debug)]
-pub struct Retry {
-    /// How often in all.
-    pub tries: u32,
-    /// The first delay; each one is twice as long as the one before.
-    pub first: Duration,
-    /// The longest delay.
-    pub longest: Duration,
-}
-
-impl Default for Retry {
-    /// Gives up after about eight seconds of delays.
-    fn default() -> Self {
-        let (first, longest) = (Duration::from_millis(20), Duration::from_secs(2));
-        Retry { tries: 10, first, longest }
-    }
-}
+/// What is done while the storage is in trouble, for people.
+const REMEDY: &str = "this is repeated until it works, and nothing is lost: processing goes on meanwhile, and sources pause when \
+                      nothing could be committed for long";
 
 /// The commit log of one job.
 #[derive(Debug)]
@@ -64,7 +53,10 @@ pub struct Log {
     /// None for somebody who only looks.
     job: Option<String>,
     retry: Retry,
+    health: Arc<Health>,
     own: Mutex<Own>,
+    /// Entries that are known to be there while a call that writes them hasn't been answered: deleted, they might come back.
+    unanswered: Arc<Mutex<BTreeSet<u64>>>,
 }
 
 /// A request to the store.
@@ -97,28 +89,6 @@ enum Failed {
     Unavailable { tries: u32, why: String },
 }
 
-/// The tries of one request.
-struct Tries<'a> {
-    log: &'a Log,
-    made: u32,
-}
-
-impl Tries<'_> {
-    /// Waits for the next try; false if there is none.
-    async fn again(&mut self) -> bool {
-        self.made += 1;
-        let Retry { tries, first, longest } = self.log.retry;
-        if self.made >= tries {
-            return false;
-        }
-        let delay = first.saturating_mul(1 << (self.made - 1).min(20)).min(longest);
-        // Between half of it and all, so that many workers don't come back at the same instant.
-        let part = (self.log.env.random() % 1024) as u32;
-        self.log.env.sleep(delay / 2 + delay / 2048 * part).await;
-        true
-    }
-}
-
 impl Log {
     /// The log of `job` under `root` in `store`.
     pub fn new(store: Store, root: Path, env: Arc<dyn Env>, job: &str) -> Self {
@@ -127,14 +97,22 @@ impl Log {
 
     /// The log under `root` in `store`, whichever job's it is, for somebody who only looks: it starts no attempt.
     pub fn to_read(store: Store, root: Path, env: Arc<dyn Env>) -> Self {
-        let (retry, own) = (Retry::default(), Mutex::new(Own::Nothing));
-        Log { store, root, env, job: None, retry, own }
+        let place = format!("checkpoint storage {}", store.shown(&root));
+        let health = Health::new(env.clone(), place, REMEDY);
+        let own = Mutex::new(Own::Nothing);
+        let (retry, unanswered) = (Retry::default(), Arc::default());
+        Log { store, root, env, job: None, retry, health, own, unanswered }
     }
 
     /// The same, with other delays.
     #[must_use]
     pub fn with_retry(self, retry: Retry) -> Self {
         Log { retry, ..self }
+    }
+
+    /// How the storage is.
+    pub fn health(&self) -> &Arc<Health> {
+        &self.health
     }
 
     /// Reads every entry, and makes sure that what was read is durable.
@@ -252,6 +230,16 @@ impl Log {
         }))
     }
 
+    /// The same, asked until there is an answer.
+    async fn taken_over_at_last(&self, attempt: u64) -> Result<Option<String>, LogError> {
+        loop {
+            match self.taken_over(attempt).await {
+                Err(LogError::Unavailable { .. }) => {}
+                answer => return answer,
+            }
+        }
+    }
+
     /// A checkpoint entry of this log's attempt, as far as the log knows what to fill in: format, number,
     /// nonce, attempt and job.
     ///
@@ -265,11 +253,12 @@ impl Log {
         self.entry(tail + 1, attempt, Body::Checkpoint(Box::new(checkpoint)))
     }
 
-    /// Appends a checkpoint: the commit point. After an error the attempt must end.
+    /// Appends a checkpoint: the commit point. Takes as long as it takes until the store says whether the entry is there. After an error
+    /// the attempt must end.
     ///
     /// # Errors
     ///
-    /// If another attempt has taken over, or the store doesn't say whether the entry was written.
+    /// If another attempt has taken over.
     ///
     /// # Panics
     ///
@@ -292,32 +281,44 @@ impl Log {
             Own::Sent => return Err(AppendError::Ended),
         }
         let fenced = |by| Err(AppendError::Fenced { path: self.shown(&name), by });
-        match self.send(entry, &bytes).await? {
-            // Whether a successor has collected it or goes on from it isn't known: it is left for the successor to collect.
-            Ok(Sent::Repeated) if let Some(by) = self.taken_over(entry.attempt).await? => {
-                fenced(by)
-            }
-            Ok(_) => {
-                let (attempt, tail) = (entry.attempt, entry.number);
-                *self.lock() = Own::After { attempt, tail };
-                Ok(Committed::new(entry.number))
-            }
-            Err(Failed::Fenced { by }) => fenced(by),
+        let endless = Retry { tries: u32::MAX, ..self.retry };
+        let sent = match self.send(entry, &bytes, endless).await? {
+            Ok(sent) => sent,
+            Err(Failed::Fenced { by }) => return fenced(by),
             Err(Failed::Unavailable { tries, why }) => {
-                Err(AppendError::Unavailable { path: self.shown(&name), tries, why })
+                let (doing, path) = ("write", self.shown(&name));
+                return Err(LogError::Unavailable { doing, path, tries, why }.into());
             }
+        };
+        // Whether a successor has collected it or goes on from it isn't known: it is left for the successor to collect.
+        if sent == Sent::Repeated
+            && let Some(by) = self.taken_over_at_last(entry.attempt).await?
+        {
+            return fenced(by);
         }
+        let (attempt, tail) = (entry.attempt, entry.number);
+        *self.lock() = Own::After { attempt, tail };
+        Ok(Committed::new(entry.number))
     }
 
     /// Writes an entry, and settles whether it is there.
-    async fn send(&self, entry: &Entry, bytes: &Bytes) -> Result<Result<Sent, Failed>, LogError> {
+    async fn send(
+        &self,
+        entry: &Entry,
+        bytes: &Bytes,
+        retry: Retry,
+    ) -> Result<Result<Sent, Failed>, LogError> {
         let name = names::entry(entry.number);
         let path = self.path(&name)?;
-        let mut tries = Tries { log: self, made: 0 };
-        loop {
-            let put = self.store.put_new(&path, bytes.clone().into()).await;
+        let mut tries = self.tries("write", bytes.len(), retry);
+        // A call that wasn't answered in time is listened to all the same: it may still have its effect.
+        let mut calls = FuturesUnordered::new();
+        let sent = loop {
+            let (store, content, at) = (self.store.clone(), bytes.clone(), path.clone());
+            calls.push(async move { store.put_new(&at, content.into()).await }.boxed());
+            let put = tries.answer(calls.select_next_some()).await;
             let (outcome, mut why) = match put {
-                Ok(_) => (Outcome::Written, String::new()),
+                Ok(()) => (Outcome::Written, String::new()),
                 Err(error @ object_store::Error::AlreadyExists { .. }) => {
                     (Outcome::AlreadyExists, error.to_string())
                 }
@@ -325,7 +326,7 @@ impl Log {
             };
             let read_back = match outcome {
                 Outcome::Written => ReadBack::Nothing,
-                _ => match self.store.get_whole(&path).await {
+                _ => match tries.answer(self.store.get_whole(&path)).await {
                     Ok(Some(bytes)) => {
                         let path = self.shown(&name);
                         ReadBack::Something(examine(&bytes, entry.number, &path))
@@ -334,12 +335,12 @@ impl Log {
                     Err(_) => ReadBack::Unreachable,
                 },
             };
-            let sent = if tries.made == 0 { Sent::Once } else { Sent::Repeated };
+            let sent = if tries.made() == 0 { Sent::Once } else { Sent::Repeated };
             match after_append(outcome, &read_back, &entry.nonce) {
-                Appended::Done if outcome == Outcome::Written => return Ok(Ok(sent)),
+                Appended::Done if outcome == Outcome::Written => break Ok(sent),
                 // It was read, not answered: it may have been named, but not yet synced.
-                Appended::Done => match self.store.make_durable(&path).await {
-                    Ok(()) => return Ok(Ok(sent)),
+                Appended::Done => match tries.answer(self.store.make_durable(&path)).await {
+                    Ok(()) => break Ok(sent),
                     Err(error) => why = error.to_string(),
                 },
                 Appended::Fenced => {
@@ -350,15 +351,38 @@ impl Log {
                         }
                         _ => "another entry".to_owned(),
                     };
-                    return Ok(Err(Failed::Fenced { by }));
+                    break Err(Failed::Fenced { by });
                 }
                 Appended::RetrySameBytes => {}
             }
-            tracing::warn!(%name, %why, "an append was not answered with success; trying again");
-            if !tries.again().await {
-                return Ok(Err(Failed::Unavailable { tries: tries.made, why }));
+            if !tries.again(&name, &why).await {
+                return Ok(Err(Failed::Unavailable { tries: tries.made(), why }));
             }
+        };
+        tries.done();
+        if !calls.is_empty() && entry.checkpoint().is_some() {
+            self.listen_on(entry.number, calls);
         }
+        Ok(sent)
+    }
+
+    /// Keeps an entry from being deleted before calls that write it are answered: they might bring it back.
+    fn listen_on(&self, number: u64, calls: FuturesUnordered<Request<'static, ()>>) {
+        fn lock(numbers: &Mutex<BTreeSet<u64>>) -> MutexGuard<'_, BTreeSet<u64>> {
+            numbers.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+        lock(&self.unanswered).insert(number);
+        let unanswered = self.unanswered.clone();
+        let listen = async move {
+            calls.for_each(|_| std::future::ready(())).await;
+            lock(&unanswered).remove(&number);
+        };
+        self.env.spawn("late append", listen.boxed());
+    }
+
+    /// Whether a call that writes this entry, which is known to be there, may still have its effect.
+    fn is_unanswered(&self, number: u64) -> bool {
+        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner).contains(&number)
     }
 
     fn entry(&self, number: u64, attempt: u64, body: Body) -> Entry {
@@ -380,7 +404,7 @@ impl Log {
         Ok(record::encode(value).map_err(error)?.into())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Own> {
+    fn lock(&self) -> MutexGuard<'_, Own> {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -444,16 +468,18 @@ impl Log {
         name: &str,
         request: &(dyn Fn() -> Request<'a, T> + Sync),
     ) -> Result<T, LogError> {
-        let mut tries = Tries { log: self, made: 0 };
+        let mut tries = self.tries(doing, 0, self.retry);
         loop {
-            let error = match request().await {
-                Ok(answer) => return Ok(answer),
+            let error = match tries.answer(request()).await {
+                Ok(answer) => {
+                    tries.done();
+                    return Ok(answer);
+                }
                 Err(error) => error,
             };
-            tracing::warn!(%name, %error, "could not {doing}; trying again");
-            if !tries.again().await {
+            if !tries.again(name, &error).await {
                 let (path, why) = (self.shown(name), error.to_string());
-                return Err(LogError::Unavailable { doing, path, tries: tries.made, why });
+                return Err(LogError::Unavailable { doing, path, tries: tries.made(), why });
             }
         }
     }

@@ -58,7 +58,21 @@ impl Store {
         Self::open_with(location, std::env::vars())
     }
 
-    /// The same, with other variables than those of the environment.
+    /// The same, where an attempt of the job has begun before, so that a directory which isn't there isn't made: it will come back.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open), and [`LogError::Gone`] if the directory isn't there or holds no log.
+    pub fn open_again(location: &str) -> Result<Self, LogError> {
+        if let Ok(Location::Directory(directory)) = Location::parse(location)
+            && !directory.join(crate::names::LOG).is_dir()
+        {
+            return Err(LogError::Gone { location: location.to_owned() });
+        }
+        Self::open(location)
+    }
+
+    /// [`open`](Self::open), with other variables than those of the environment.
     ///
     /// # Errors
     ///

@@ -3,11 +3,12 @@
 mod common;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::{
-    Fault, Request, TestEnv, body, commit, history, memory, open, open_faulty, run, whole,
+    Fault, Faulty, Request, TestEnv, body, commit, history, memory, open, open_faulty, run, whole,
 };
-use highwater_log::{AppendError, Base, Log, LogError, ObjectRef, names};
+use highwater_log::{AppendError, Base, Log, LogError, ObjectRef, Store, names};
 use object_store::path::Path;
 
 fn manifest() -> ObjectRef {
@@ -110,30 +111,91 @@ fn failures_without_effect_are_retried_with_the_same_bytes() {
     });
 }
 
+/// A log whose store fails, and the clock that it goes by.
+fn log_and_clock(store: &Store) -> (Log, Arc<Faulty>, Arc<TestEnv>) {
+    let (env, faulty) = (TestEnv::new(1), Faulty::over(store));
+    let (through, root) = (faulty.clone(), Path::from("jobs/flights"));
+    (Log::new(store.clone().wrap(move |_| through), root, env.clone(), "flights"), faulty, env)
+}
+
 #[test]
-fn a_store_that_never_answers_ends_the_attempt() {
+fn an_append_is_repeated_until_it_is_answered() {
     run(async {
-        let (store, env) = (memory(), TestEnv::new(1));
-        let faulty = common::Faulty::over(&store);
-        let through = faulty.clone();
-        let root = Path::from("jobs/flights");
-        let log = Log::new(store.wrap(move |_| through), root, env.clone(), "flights");
+        let (log, faulty, env) = log_and_clock(&memory());
         log.start(2, false).await.unwrap();
-        for _ in 0..10 {
+        for _ in 0..100 {
             faulty.next(Request::Put, &names::entry(1), Fault::Before);
+            faulty.next(Request::Get, &names::entry(1), Fault::Before);
+        }
+        // Whether another attempt has taken over is asked in the end, and isn't given up either.
+        for _ in 0..25 {
+            faulty.next(Request::List, "log", Fault::Before);
         }
         let entry = log.next_entry(body(None, manifest()));
-        let error = log.append(&entry).await.unwrap_err();
-        assert!(matches!(error, AppendError::Unavailable { tries: 10, .. }), "{error}");
+        assert_eq!(log.append(&entry).await.unwrap().number(), 1);
+        let sent = faulty.sent(&names::entry(1));
+        assert!(sent.len() == 101 && sent.iter().all(|bytes| *bytes == sent[0]));
         let slept = env.slept_ms();
-        assert!((1_000..10_000).contains(&slept), "{slept}");
-        // The store is back, but the attempt is over.
-        assert!(matches!(log.append(&entry).await, Err(AppendError::Ended)));
+        assert!((80_000..300_000).contains(&slept), "{slept}");
+        assert_eq!(log.health().trouble(), None);
+        // Anything else is given up after some seconds.
         for _ in 0..10 {
             faulty.next(Request::List, "", Fault::Before);
         }
         let error = log.read().await.unwrap_err();
         assert!(matches!(error, LogError::Unavailable { doing: "list", .. }), "{error}");
+        let trouble = log.health().trouble().unwrap();
+        assert!(trouble.why.contains("could not list jobs/flights/log"), "{trouble:?}");
+        assert!(trouble.lasts >= Duration::from_secs(4), "{trouble:?}");
+        log.read().await.unwrap();
+        assert_eq!(log.health().trouble(), None);
+    });
+}
+
+#[test]
+fn an_attempt_whose_store_is_away_is_fenced_when_it_is_back() {
+    run(async {
+        let store = memory();
+        let (log, faulty, _) = log_and_clock(&store);
+        log.start(2, false).await.unwrap();
+        for _ in 0..30 {
+            faulty.next(Request::Put, &names::entry(1), Fault::Before);
+        }
+        let successor = open(&store, 2);
+        faulty.next(
+            Request::Put,
+            &names::entry(1),
+            Fault::First(Box::pin(async move {
+                assert_eq!(successor.start(2, false).await.unwrap().attempt, 1);
+            })),
+        );
+        let error = log.append(&log.next_entry(body(None, manifest()))).await.unwrap_err();
+        assert!(matches!(error, AppendError::Fenced { .. }), "{error}");
+    });
+}
+
+/// A call that isn't answered in time may have its effect later: when the entry has been collected, that would bring it back.
+#[test]
+fn what_may_come_late_is_not_collected_before() {
+    run(async {
+        let store = memory();
+        let (log, faulty, env) = log_and_clock(&store);
+        log.start(2, false).await.unwrap();
+        env.be_impatient();
+        let (late, moment) = tokio::sync::oneshot::channel();
+        faulty.next(Request::Put, &names::entry(1), Fault::Late(moment));
+        assert_eq!(commit(&log, 0, None, |_| {}).await.unwrap().number(), 1);
+        assert_eq!(commit(&log, 0, Some(1), |_| {}).await.unwrap().number(), 2);
+        let garbage = [names::entry(1), names::object(0, 1, 0)];
+        assert_eq!(log.delete(&garbage).await.unwrap(), garbage);
+        late.send(()).unwrap();
+        for task in env.spawned() {
+            task.await;
+        }
+        assert_eq!(log.delete(&garbage).await.unwrap(), Vec::<String>::new());
+        assert_eq!(faulty.sent(&names::entry(1)).len(), 2);
+        let left: Vec<u64> = log.read().await.unwrap().entries.into_keys().collect();
+        assert_eq!(left, [0, 2]);
     });
 }
 

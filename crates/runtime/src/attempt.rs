@@ -6,9 +6,12 @@
 //!    worker sees the flag before its next step and steps no more, so that no completeness is claimed that isn't there.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
+use futures::future::{Either, select};
 use highwater_env::Env;
 use tokio::sync::Notify;
 
@@ -44,7 +47,11 @@ pub struct Attempt {
     checkpoint_requested: AtomicBool,
     settled_interval: AtomicU32,
     committed_interval: AtomicU32,
+    /// Entries with output that isn't published yet.
     unpublished: AtomicUsize,
+    /// Since when a checkpoint has been due, if none was committed since, in microseconds of the monotonic clock and one more; 0 if
+    /// none is due.
+    due_since_us: AtomicU64,
     /// No more care is needed.
     relaxed: AtomicBool,
     /// Is told what is on its way, in a careful attempt.
@@ -78,6 +85,7 @@ impl Attempt {
             settled_interval: AtomicU32::new(0),
             committed_interval: AtomicU32::new(0),
             unpublished: AtomicUsize::new(0),
+            due_since_us: AtomicU64::new(0),
             relaxed: AtomicBool::new(false),
             suspected: OnceLock::new(),
             others: OnceLock::new(),
@@ -98,6 +106,7 @@ impl Attempt {
     /// The attempt has come to its regular end.
     pub(crate) fn end(&self) {
         self.over.store(true, Ordering::SeqCst);
+        self.ended.notify_waiters();
     }
 
     /// Whether the attempt has ended; nobody may act for it any more.
@@ -203,10 +212,18 @@ impl Attempt {
         self.checkpoint_requested.swap(false, Ordering::SeqCst)
     }
 
+    /// An interval has ended, and its checkpoint is due.
+    pub(crate) fn checkpoint_is_due(&self, now: Duration) {
+        let now_us = u64::try_from(now.as_micros()).unwrap_or(u64::MAX).saturating_add(1);
+        // One that failed stays due.
+        self.due_since_us.compare_exchange(0, now_us, Ordering::SeqCst, Ordering::SeqCst).ok();
+    }
+
     /// The checkpoint of this interval is decided, and the next may begin.
     pub(crate) fn settle(&self, interval: u32, committed: bool) {
         if committed {
             self.committed_interval.fetch_max(interval, Ordering::SeqCst);
+            self.due_since_us.store(0, Ordering::SeqCst);
         }
         self.settled_interval.fetch_max(interval, Ordering::SeqCst);
         self.wake_pacer();
@@ -229,13 +246,42 @@ impl Attempt {
         }
     }
 
-    pub(crate) fn set_unpublished(&self, checkpoints: usize) {
-        self.unpublished.store(checkpoints, Ordering::SeqCst);
+    /// An entry with output was committed: it counts as unpublished until the last copy of what this gives is dropped.
+    pub(crate) fn unpublished(self: &Arc<Self>) -> Arc<Unpublished> {
+        self.unpublished.fetch_add(1, Ordering::SeqCst);
+        Arc::new(Unpublished(self.clone()))
     }
 
-    /// Sources pause: too much is committed and not yet published.
-    pub(crate) fn is_held_back(&self) -> bool {
+    /// Sources pause: too much is committed and not yet published, or nothing could be committed for too long.
+    pub(crate) fn is_held_back(&self, now: Duration) -> bool {
         self.unpublished.load(Ordering::Relaxed) > self.settings.unpublished
+            || self.is_overdue(now, self.settings.uncommitted)
+    }
+
+    /// A checkpoint has been due for longer than `time`, and none was committed since.
+    pub(crate) fn is_overdue(&self, now: Duration, time: Duration) -> bool {
+        let due_us = self.due_since_us.load(Ordering::Relaxed);
+        due_us > 0 && now.saturating_sub(Duration::from_micros(due_us - 1)) > time
+    }
+
+    /// What `task` comes to, unless the attempt is over before.
+    pub(crate) async fn unless_over<T>(&self, task: impl Future<Output = T>) -> Option<T> {
+        let over = self.wait_until(|| self.is_over());
+        match select(pin!(task), pin!(over)).await {
+            Either::Left((done, _)) => Some(done),
+            Either::Right(_) => None,
+        }
+    }
+}
+
+/// Output of a committed entry that isn't published everywhere.
+pub(crate) struct Unpublished(Arc<Attempt>);
+
+impl Drop for Unpublished {
+    fn drop(&mut self) {
+        self.0.unpublished.fetch_sub(1, Ordering::SeqCst);
+        // Sources that pause for it go on now, not with the next checkpoint.
+        self.0.wake_pacer();
     }
 }
 

@@ -5,9 +5,11 @@
 //!
 //! ```text
 //! reports ─▶ manifest ─▶ entry appended ─▶ publishers told ─▶ garbage deleted
-//!               │             └─ fenced, or outcome unknown: the attempt ends
-//!               └─ failed: nothing is lost, the next checkpoint covers it
+//!               │             └─ fenced: the attempt ends
+//!               └─ failed: nothing is lost, the next checkpoint covers it; the last one is repeated until it works
 //! ```
+//!
+//! An append takes as long as the store is away. Nothing else may be appended before its outcome is known.
 //!
 //! # Invariants
 //!
@@ -61,6 +63,8 @@ pub(crate) struct Committer {
     /// Everything there was has been read, so that the job is over only when all of its output is published.
     has_read_all: bool,
     newest_entry: u64,
+    /// The last checkpoint failed; only the first of a row is worth a warning.
+    failing: bool,
 }
 
 struct Carried {
@@ -125,6 +129,7 @@ impl Committer {
             last: None,
             has_read_all: false,
             newest_entry: attempt.number,
+            failing: false,
         };
         if let Some((number, base)) = &recovered.base {
             committer.take_over(*number, base).await?;
@@ -233,16 +238,16 @@ impl Committer {
         self.note_states(reports);
         let entry = match failure {
             Some(why) => Err(why),
-            None => self.entry(&ready).await.map_err(|error| error.to_string()),
+            None => self.entry_or_wait(&ready).await.map_err(|error| error.to_string()),
         };
         let (entry, manifest) = match entry {
             Ok(entry) => entry,
             Err(why) => {
-                tracing::warn!(
-                    interval,
-                    why,
-                    "a checkpoint failed; the next one covers what it would have"
-                );
+                let text = "a checkpoint failed; the next one covers what it would have";
+                match std::mem::replace(&mut self.failing, true) {
+                    false => tracing::warn!(interval, why, "{text}"),
+                    true => tracing::debug!(interval, why, "{text}"),
+                }
                 self.attempt.observed.ledger.failed(interval, &why);
                 self.attempt.settle(interval, false);
                 if ready.closing.is_some() {
@@ -251,6 +256,7 @@ impl Committer {
                 return Ok(());
             }
         };
+        self.failing = false;
         let bytes: u64 = reports.iter().map(|report| report.bytes).sum();
         let phases = reports.iter().map(|report| report.phases);
         let phases = phases.reduce(WorkerPhases::longest).unwrap_or_default();
@@ -288,6 +294,20 @@ impl Committer {
             commit_ms = ms(noted.commit_us),
             "committed"
         );
+    }
+
+    /// The entry for a checkpoint. The last one waits for a store that is away: there is none after it.
+    async fn entry_or_wait(
+        &mut self,
+        ready: &Ready,
+    ) -> Result<(CheckpointEntry, Manifest), LogError> {
+        loop {
+            let entry = self.entry(ready).await;
+            let again = matches!(entry, Err(LogError::Unavailable { .. }));
+            if !again || ready.closing.is_none() || self.attempt.is_over() {
+                return entry;
+            }
+        }
     }
 
     /// The entry for a checkpoint, and its manifest, which is written.
@@ -413,7 +433,10 @@ impl Committer {
     ) -> Result<Committed, Error> {
         let entry = self.log.next_entry(checkpoint.clone());
         assert_eq!(entry.number, self.newest_entry + 1, "2: entries follow one another");
-        let committed = self.log.append(&entry).await.map_err(|error| match error {
+        let appended = self.attempt.unless_over(self.log.append(&entry)).await;
+        // Whether it is there, the next attempt will see.
+        let appended = appended.unwrap_or(Err(AppendError::Ended));
+        let committed = appended.map_err(|error| match error {
             AppendError::Fenced { .. } => Error::Fenced(error.to_string()),
             AppendError::Log(error) => Error::Log(error),
             in_doubt => Error::InDoubt(in_doubt),
@@ -444,7 +467,6 @@ impl Committer {
             output.push((uid.clone(), publications(uid, &staged)));
         }
         self.send(committed, output);
-        self.count_unpublished();
     }
 
     /// Hands every sink what of its output the committed entry decided.
@@ -455,26 +477,11 @@ impl Committer {
         let ledger = &self.attempt.observed.ledger;
         // Before a sink can answer.
         ledger.sent(committed.number(), &uids, self.attempt.env.monotonic());
+        let unpublished = self.attempt.unpublished();
         for (uid, publications) in output {
-            self.sinks
-                .get_mut(&uid)
-                .expect("output is that of a sink")
-                .send(committed, publications);
+            let sink = self.sinks.get_mut(&uid).expect("output is that of a sink");
+            sink.send(committed, publications, unpublished.clone());
         }
-        self.count_unpublished();
-    }
-
-    fn count_unpublished(&self) {
-        let unpublished: BTreeSet<u64> = self
-            .carried
-            .iter()
-            .filter(|carried| {
-                let published = self.sinks.get(&carried.sink).map_or(0, SinkPublishing::published);
-                carried.decided.is_some_and(|decided| decided > published)
-            })
-            .filter_map(|carried| carried.decided)
-            .collect();
-        self.attempt.set_unpublished(unpublished.len());
     }
 
     async fn delete(&mut self, garbage: &[String]) {

@@ -15,15 +15,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use highwater_env::Phase;
-use highwater_log::{Committed, LogError, StagedItem, StagedOutput};
+use highwater_log::{Committed, Health, LogError, Retry, StagedItem, StagedOutput};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::attempt::Attempt;
+use crate::attempt::{Attempt, Unpublished};
 use crate::connector::{Lasting, Publisher};
 use crate::{BoxError, Error};
 
 /// Between tries to publish, at first and at the most.
-const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+const RETRY: Retry = Retry::endless(Duration::from_millis(100), Duration::from_secs(5));
+
+/// What is done while a destination takes nothing, for people.
+const REMEDY: &str = "this is repeated until it works, and nothing is lost: processing goes on meanwhile, and sources pause when many \
+                      checkpoints wait to be published";
 
 /// Some parts that are published in one call.
 #[derive(Clone, Debug)]
@@ -56,9 +60,17 @@ pub(crate) fn publications(sink: &str, staged: &[StagedOutput]) -> Vec<Publicati
 pub(crate) struct SinkPublishing {
     pub(crate) publisher: Arc<dyn Publisher>,
     /// All publications of an entry at once: the task must not take the first for the only one.
-    queue: UnboundedSender<(u64, Vec<Publication>)>,
+    queue: UnboundedSender<Sent>,
     progress: Arc<Progress>,
     last_sent: u64,
+}
+
+/// What one entry decided for a sink.
+struct Sent {
+    number: u64,
+    publications: Vec<Publication>,
+    /// Held until they are published.
+    unpublished: Arc<Unpublished>,
 }
 
 /// How far the task of a sink has come.
@@ -87,10 +99,16 @@ impl SinkPublishing {
     }
 
     /// Publishes, later, what the committed entry decided.
-    pub(crate) fn send(&mut self, committed: Committed, publications: Vec<Publication>) {
-        self.last_sent = committed.number();
+    pub(crate) fn send(
+        &mut self,
+        committed: Committed,
+        publications: Vec<Publication>,
+        unpublished: Arc<Unpublished>,
+    ) {
+        let number = committed.number();
+        self.last_sent = number;
         // A task that is gone has ended with its attempt.
-        self.queue.send((committed.number(), publications)).ok();
+        self.queue.send(Sent { number, publications, unpublished }).ok();
     }
 
     /// Everything that entries up to this one decided is published.
@@ -113,12 +131,14 @@ async fn publish_all(
     uid: String,
     publisher: Arc<dyn Publisher>,
     attempt: Arc<Attempt>,
-    mut queue: UnboundedReceiver<(u64, Vec<Publication>)>,
+    mut queue: UnboundedReceiver<Sent>,
     progress: Arc<Progress>,
 ) {
-    while let Some((number, publications)) = queue.recv().await {
+    let health = Health::new(attempt.env.clone(), format!("sink `{uid}`"), REMEDY);
+    while let Some(Sent { number, publications, unpublished }) = queue.recv().await {
         for Publication { checkpoint, items } in publications {
-            let mut delay = RETRY.0;
+            let mut delays = RETRY.delays(attempt.env.as_ref());
+            let mut request = health.request("publish");
             loop {
                 if attempt.is_over() {
                     return;
@@ -136,18 +156,21 @@ async fn publish_all(
                         return attempt.fail(Error::Operator { kind: "sink", uid, source });
                     }
                     Err(error) => {
-                        tracing::warn!(sink = uid, checkpoint, %error, "can't publish yet; trying again");
-                        attempt.env.sleep(delay).await;
-                        delay = (delay * 2).min(RETRY.1);
+                        tracing::debug!(sink = uid, checkpoint, %error, "could not publish");
+                        request
+                            .failed(format!("could not publish checkpoint {checkpoint}: {error}"));
+                        attempt.env.sleep(delays.next().unwrap_or(RETRY.longest)).await;
                     }
                 }
             }
+            request.done();
             // What an earlier attempt left behind is no output of this one.
             if number > attempt.number {
                 attempt.observed.note_published(&*attempt.env);
             }
         }
         progress.published.fetch_max(number, Ordering::SeqCst);
+        drop(unpublished);
         attempt.observed.ledger.published(&uid, number, attempt.env.monotonic());
     }
 }

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -17,12 +18,16 @@ use highwater_log::{
 use highwater_state::object::Object;
 use highwater_state::{Image, KeyGroups};
 
+use crate::attempt::Attempt;
 use crate::cluster::Welcome;
 use crate::connector::{Delivery, SplitOffset};
 use crate::dataflow::read_splits;
 use crate::graph;
 use crate::plan::{Checked, Role};
 use crate::{Error, Settings};
+
+/// An attempt whose checkpoint is due for so long looks whether another has taken over, and so often.
+const WATCH: Duration = Duration::from_secs(5);
 
 /// So many objects are read at once.
 const READS: usize = 8;
@@ -168,6 +173,18 @@ pub(crate) async fn or_fenced(log: &Log, attempt: u64, error: Error) -> Error {
         Err(unknown) => {
             tracing::warn!(%error, "whether another attempt has taken over isn't known");
             Error::Log(unknown)
+        }
+    }
+}
+
+/// Ends an attempt that another one has taken over from, while it can't commit and so doesn't find out by itself.
+pub(crate) async fn watch_for_successor(log: Arc<Log>, attempt: Arc<Attempt>) {
+    while !attempt.is_over() {
+        attempt.env.sleep(WATCH).await;
+        if attempt.is_overdue(attempt.env.monotonic(), WATCH)
+            && let Ok(Some(by)) = log.taken_over(attempt.number).await
+        {
+            attempt.fail(Error::Fenced(format!("{by} has taken over")));
         }
     }
 }

@@ -226,7 +226,9 @@ impl<'a> Run<'a> {
 
     fn attempt(&self, process: usize, recovered: &Recovered) -> Arc<Attempt> {
         let (settings, env) = (self.settings.clone(), self.env.clone());
-        Arc::new(Attempt::new(self.job, recovered.attempt, process, settings, env))
+        let attempt = Attempt::new(self.job, recovered.attempt, process, settings, env);
+        attempt.observed.set_storage(recovered.log.health());
+        Arc::new(attempt)
     }
 
     /// Runs as one of the other processes, which leave everything but their own workers to process 0.
@@ -286,6 +288,8 @@ impl<'a> Run<'a> {
                 committed.send(()).ok();
             };
             attempt.env.spawn("commit", Box::pin(task));
+            let watch = recover::watch_for_successor(log.clone(), attempt.clone());
+            attempt.env.spawn("watch for a successor", Box::pin(watch));
         }
         started(Control(attempt.clone()));
         let summary = outcome(&attempt, &recovered, false, from);

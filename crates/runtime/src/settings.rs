@@ -29,6 +29,8 @@ pub struct Settings {
     pub retained: usize,
     /// Beyond so many committed but unpublished checkpoints, sources pause.
     pub unpublished: usize,
+    /// When a checkpoint has been due for so long and none could be committed, sources pause.
+    pub uncommitted: Duration,
     /// Start over, forgetting everything.
     pub fresh: bool,
     /// How carefully sources read, when a record makes the job fail.
@@ -81,6 +83,7 @@ impl Default for Settings {
             key_groups: DEFAULT_KEY_GROUPS,
             retained: 3,
             unpublished: 30,
+            uncommitted: Duration::from_secs(60),
             fresh: false,
             care: Care::default(),
             exchange_bytes: false,

@@ -108,6 +108,13 @@ fn in_full(job: &RunningJob) -> String {
     );
     if let Some(status) = &job.status {
         text += &numbers(status);
+        if let Some(trouble) = &status.storage.trouble {
+            let time = ms(trouble.for_ms);
+            text += &format!(
+                "  TROUBLE      with the checkpoint storage, for {time}: {}\n",
+                trouble.why
+            );
+        }
         text += &held(status);
         text += &processes(&status.processes);
         text += "\noperators\n";

@@ -202,7 +202,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "highwater_sources_paused",
         kind: Type::Gauge,
-        help: "1 while a worker's sources pause, because too much is in flight or unpublished.",
+        help: "1 while a worker's sources pause, because too much is in flight or unpublished, or nothing could be committed for long.",
         labels: &["worker"],
         samples: |seen| of_workers(seen, |worker| f64::from(u8::from(worker.paused))),
     },
@@ -253,6 +253,24 @@ pub(super) const METRICS: &[Metric] = &[
         help: "Time that each phase of the last checkpoint took: wait, encode, upload, commit, publish, collect.",
         labels: &["phase"],
         samples: phases,
+    },
+    Metric {
+        name: "highwater_storage_trouble_seconds",
+        kind: Type::Gauge,
+        help: "Time for which the checkpoints' storage hasn't worked; 0 if all is well.",
+        labels: &[],
+        samples: |seen| {
+            let trouble = seen.status.storage.trouble.as_ref();
+            // In trouble for no time is in trouble, too.
+            one(trouble.map_or(0.0, |trouble| seconds_of_ms(trouble.for_ms.max(1))))
+        },
+    },
+    Metric {
+        name: "highwater_storage_failed_calls_total",
+        kind: Type::Counter,
+        help: "Calls to the checkpoints' storage that failed, and were tried again.",
+        labels: &[],
+        samples: |seen| one(seen.status.storage.failed_calls as f64),
     },
     Metric {
         name: "highwater_unpublished_checkpoints",

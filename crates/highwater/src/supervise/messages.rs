@@ -78,7 +78,7 @@ impl Sort {
             }
 
             Error::Refused { .. } => Sort::Final,
-            Error::Log(LogError::Unavailable { .. }) => Sort::Again,
+            Error::Log(LogError::Unavailable { .. } | LogError::Gone { .. }) => Sort::Again,
             Error::Operator { .. } | Error::Io { .. } => Sort::OfTheJob,
             Error::Log(_) => Sort::Final,
             _ => Sort::Again,

@@ -7,6 +7,7 @@ mod numbers;
 mod ruled;
 mod sinks;
 mod stored;
+mod trouble;
 mod watched;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ pub use numbers::*;
 pub use ruled::*;
 pub use sinks::*;
 pub use stored::*;
+pub use trouble::*;
 pub use watched::*;
 
 /// A test that waits longer than this has failed.

@@ -20,7 +20,7 @@ use crate::decide::Holding;
 use crate::entry::{FORMAT, Manifest, ObjectRef};
 use crate::error::{Damage, Kind, LogError, Why};
 use crate::facts::{Facts, Found};
-use crate::log::{AT_ONCE, Log, Tries};
+use crate::log::{AT_ONCE, Log};
 use crate::names::Name;
 use crate::{names, record};
 
@@ -34,26 +34,27 @@ impl Log {
         let path = self.path(name)?;
         let pieces: Vec<&[u8]> = content.iter().map(|piece| &**piece).collect();
         let object = ObjectRef::of_pieces(name, pieces.iter().copied());
-        let mut tries = Tries { log: self, made: 0 };
+        let mut tries = self.tries("write", content.content_length(), self.retry);
         loop {
-            let why = match self.store.put_new(&path, content.clone()).await {
-                Ok(()) => return Ok(object),
+            let why = match tries.answer(self.store.put_new(&path, content.clone())).await {
+                Ok(()) => break,
                 // Perhaps by this very call, if an answer was lost, so that it isn't known to be durable.
                 Err(object_store::Error::AlreadyExists { .. }) => match self.fetch(name).await? {
                     Some(found) if found != *pieces.concat() => {
                         return Err(LogError::Conflict { path: self.shown(name) });
                     }
-                    Some(_) if self.make_durable(name).await? => return Ok(object),
+                    Some(_) if self.make_durable(name).await? => break,
                     _ => "it exists, and then it doesn't".to_owned(),
                 },
                 Err(error) => error.to_string(),
             };
-            tracing::warn!(%name, %why, "could not write; trying again");
-            if !tries.again().await {
-                let (path, tries) = (self.shown(name), tries.made);
+            if !tries.again(name, &why).await {
+                let (path, tries) = (self.shown(name), tries.made());
                 return Err(LogError::Unavailable { doing: "write", path, tries, why });
             }
         }
+        tries.done();
+        Ok(object)
     }
 
     /// Reads an object and makes sure that it is whole.
@@ -128,7 +129,7 @@ impl Log {
         if !entries.is_empty() && !objects.is_empty() && left.is_empty() {
             let folder = self.path(names::LOG)?;
             if let Err(error) = self.store.make_names_durable(&folder).await {
-                tracing::warn!(%error, "deletions aren't durable; garbage stays until a later checkpoint");
+                tracing::debug!(%error, "deletions aren't durable; garbage stays until a later checkpoint");
                 left.extend(entries.iter().map(|(name, _)| name.clone()));
             }
         }
@@ -145,10 +146,13 @@ impl Log {
     /// Deletes one name, and gives it back if that could not be done.
     async fn remove(&self, name: &str, path: &Path) -> Vec<String> {
         let stays = |error: &dyn std::fmt::Display| {
-            tracing::warn!(%name, %error, "garbage stays until a later checkpoint");
+            tracing::debug!(%name, %error, "garbage stays until a later checkpoint");
             vec![name.to_owned()]
         };
         if let Some(number) = names::entry_number(name) {
+            if self.is_unanswered(number) {
+                return stays(&"a call that writes it hasn't been answered");
+            }
             match self.read_entry(number).await {
                 Ok(None) => return Vec::new(),
                 Ok(Some(found)) if is_attempt(&found) => return Vec::new(),
@@ -156,9 +160,16 @@ impl Log {
                 Err(error) => return stays(&error),
             }
         }
-        match self.store.objects().delete(path).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Vec::new(),
-            Err(error) => stays(&error),
+        let mut tries = self.tries("delete", 0, self.retry);
+        match tries.answer(self.store.objects().delete(path)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => {
+                tries.done();
+                Vec::new()
+            }
+            Err(error) => {
+                tries.note(name, &error);
+                stays(&error)
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use crate::decide::{self, Base};
 use crate::entry::{AttemptEntry, Body};
 use crate::error::LogError;
 use crate::facts::{Facts, Found};
-use crate::log::{AT_ONCE, Failed, Log, Own, Tries};
+use crate::log::{AT_ONCE, Failed, Log, Own};
 use crate::names;
 
 /// How often an attempt chooses anew before it gives up. Each time another attempt has moved on, which
@@ -69,7 +69,7 @@ impl Log {
             let entry = self.entry(number, number, Body::Attempt(body));
             let name = names::entry(number);
             let bytes = self.encode(&name, &entry)?;
-            match self.send(&entry, &bytes).await? {
+            match self.send(&entry, &bytes, self.retry).await? {
                 Ok(_) => {}
                 Err(Failed::Fenced { by }) => {
                     tracing::info!(number, by, "the number is taken; choosing again");
@@ -103,16 +103,20 @@ impl Log {
         let path = self.path(names::PROBE)?;
         let shown = || self.shown(names::PROBE);
         let refused = |why: String| LogError::NotExclusive { path: shown(), why };
-        let (mut tries, mut there) = (Tries { log: self, made: 0 }, false);
+        let mut tries = self.tries("write", 0, self.retry);
+        let mut there = false;
         loop {
-            let why = match self.store.put_new(&path, PROBE_CONTENT.into()).await {
+            let why = match tries.answer(self.store.put_new(&path, PROBE_CONTENT.into())).await {
                 Ok(()) if there => return Err(refused("it created it twice".to_owned())),
                 // There now, by this very start or another one.
                 Ok(()) => {
                     there = true;
                     continue;
                 }
-                Err(Error::AlreadyExists { .. }) => return Ok(()),
+                Err(Error::AlreadyExists { .. }) => {
+                    tries.done();
+                    return Ok(());
+                }
                 Err(error @ (Error::NotImplemented { .. } | Error::NotSupported { .. })) => {
                     return Err(refused(error.to_string()));
                 }
@@ -124,9 +128,8 @@ impl Log {
                 ) => return Err(LogError::Location { location: shown(), why: error.to_string() }),
                 Err(error) => error.to_string(),
             };
-            tracing::warn!(%why, "could not try the store; trying again");
-            if !tries.again().await {
-                let tries = tries.made;
+            if !tries.again(names::PROBE, &why).await {
+                let tries = tries.made();
                 return Err(LogError::Unavailable { doing: "write", path: shown(), tries, why });
             }
         }

@@ -10,6 +10,8 @@
 //! - **L1**: a name appears only with all of its bytes, already synced.
 //! - **L2**: when a put is answered, the directory that holds the name is synced, and so is every directory
 //!   above, up to the store's own.
+//! - **L3**: a directory that was there is never made anew. If one is gone (the store was renamed, its volume isn't mounted), nothing is
+//!   written in its stead, and nothing counts as missing: every call fails until it is back.
 
 use std::collections::HashSet;
 use std::io::{self, ErrorKind};
@@ -17,7 +19,7 @@ use std::path::{Path as FilePath, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures::stream::{BoxStream, StreamExt, TryStreamExt};
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
@@ -111,7 +113,7 @@ impl LocalStore {
         let file = self.disk.file(path);
         let disk = self.disk.clone();
         blocking(path, move || {
-            disk.files.sync(&file)?;
+            disk.files.sync(&file).map_err(|error| disk.unless_gone(error))?;
             let directory = disk.parent(&file)?;
             disk.make_directories(directory, &disk.root)?;
             disk.files.sync_directory(directory)
@@ -127,8 +129,25 @@ impl LocalStore {
 
     /// See [`Store::temporaries`](super::Store::temporaries).
     pub(super) fn temporaries(&self, prefix: &Path) -> BoxStream<'static, Result<Path>> {
-        let all = self.objects.list(Some(prefix)).map_ok(|meta| meta.location);
+        let all = self.listed(Some(prefix)).map_ok(|meta| meta.location);
         all.try_filter(|path| std::future::ready(is_temporary(path))).boxed()
+    }
+
+    /// Everything below `prefix`. What isn't there has nothing below it, unless it was there and is gone (L3).
+    fn listed(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let disk = self.disk.clone();
+        let there = stream::once(async move { disk.check_there().map_err(of_the_store) });
+        let end = there.filter_map(|there| std::future::ready(there.err().map(Err)));
+        self.objects.list(prefix).chain(end).boxed()
+    }
+
+    fn unless_gone(&self, error: object_store::Error) -> object_store::Error {
+        match &error {
+            object_store::Error::NotFound { .. } => {
+                self.disk.check_there().map_err(of_the_store).err().unwrap_or(error)
+            }
+            _ => error,
+        }
     }
 
     /// The file that `path` is.
@@ -153,13 +172,37 @@ impl Disk {
         file.parent().filter(inside).ok_or_else(outside)
     }
 
+    /// Fails if a directory is gone that was there (L3).
+    fn check_there(&self) -> io::Result<()> {
+        let known = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = |path: &&PathBuf| path.starts_with(&self.root) && !self.files.is_directory(path);
+        match std::iter::once(&self.root).chain(&*known).find(gone) {
+            Some(path) => Err(io::Error::other(format!(
+                "the folder {} was there and is gone; put it back, or mount its volume again",
+                path.display()
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// The error of a call, which isn't that something is missing if the store itself is (L3).
+    fn unless_gone(&self, error: io::Error) -> io::Error {
+        match error.kind() {
+            ErrorKind::NotFound | ErrorKind::NotADirectory => {
+                self.check_there().err().unwrap_or(error)
+            }
+            _ => error,
+        }
+    }
+
     /// Makes `directory` exist and be durable, with all above it down from `top` (L2).
     fn make_directories(&self, directory: &FilePath, top: &FilePath) -> io::Result<()> {
-        let known = |path: &FilePath| {
-            self.durable.lock().unwrap_or_else(PoisonError::into_inner).contains(path)
-        };
-        if directory == top || (known(directory) && self.files.is_directory(directory)) {
+        let known = self.durable.lock().unwrap_or_else(PoisonError::into_inner).contains(directory);
+        if directory == top || (known && self.files.is_directory(directory)) {
             return Ok(());
+        }
+        if top == self.root {
+            self.check_there()?;
         }
         let Some(parent) = directory.parent() else { return Ok(()) };
         // What was there before the store is the business of whoever made it.
@@ -219,6 +262,16 @@ impl Disk {
     fn put(&self, file: &FilePath, payload: &PutPayload, create: bool) -> io::Result<()> {
         let directory = self.parent(file)?;
         self.make_directories(directory, &self.root)?;
+        self.write(directory, file, payload, create).map_err(|error| self.unless_gone(error))
+    }
+
+    fn write(
+        &self,
+        directory: &FilePath,
+        file: &FilePath,
+        payload: &PutPayload,
+        create: bool,
+    ) -> io::Result<()> {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         let temporary = self.temporary(directory, &name, payload)?;
         // L1: from here on the bytes are on the disk.
@@ -276,6 +329,10 @@ async fn blocking<T: Send + 'static>(
     })
 }
 
+fn of_the_store(error: io::Error) -> object_store::Error {
+    object_store::Error::Generic { store: STORE, source: Box::new(error) }
+}
+
 fn not_implemented(operation: &str) -> object_store::Error {
     object_store::Error::NotImplemented { operation: operation.into(), implementer: STORE.into() }
 }
@@ -313,7 +370,8 @@ impl ObjectStore for LocalStore {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.objects.get_opts(location, options).await
+        let got = self.objects.get_opts(location, options).await;
+        got.map_err(|error| self.unless_gone(error))
     }
 
     async fn get_ranges(
@@ -328,11 +386,13 @@ impl ObjectStore for LocalStore {
         &self,
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
-        self.objects.delete_stream(locations)
+        let store = self.clone();
+        let deleted = self.objects.delete_stream(locations);
+        deleted.map_err(move |error| store.unless_gone(error)).boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let all = self.objects.list(prefix);
+        let all = self.listed(prefix);
         all.try_filter(|meta| std::future::ready(!is_temporary(&meta.location))).boxed()
     }
 
@@ -397,10 +457,50 @@ mod tests {
             assert!(matches!(copied, Err(object_store::Error::AlreadyExists { .. })));
             let files: Vec<_> = fs::read_dir(root.join("a/b")).unwrap().collect();
             assert_eq!(files.len(), 1);
-            // A directory that is removed behind the store's back is made again.
-            fs::remove_dir_all(root.join("a")).unwrap();
-            store.put(&path, "four".into()).await.unwrap();
             assert!(store.put_multipart(&path).await.is_err());
+        });
+    }
+
+    #[test]
+    fn a_store_that_is_gone_is_not_empty() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("store");
+        let store = LocalStore::open(&root).unwrap();
+        run(async move {
+            let [path, missing, new] = ["log/1", "log/2", "data/1"].map(Path::from);
+            let gone = |error: object_store::Error| {
+                assert!(error.to_string().contains("is gone"), "{error}");
+            };
+            let nothing = |error: object_store::Error| {
+                assert!(matches!(error, object_store::Error::NotFound { .. }), "{error}");
+            };
+            store.put(&path, "one".into()).await.unwrap();
+            // The whole store, as if it were renamed; then what a volume that isn't mounted leaves of it.
+            let away = directory.path().join("away");
+            for empty in [false, true] {
+                fs::rename(&root, &away).unwrap();
+                if empty {
+                    fs::create_dir(&root).unwrap();
+                }
+                for put in [&path, &new] {
+                    gone(store.put(put, "two".into()).await.unwrap_err());
+                }
+                gone(store.get(&path).await.unwrap_err());
+                gone(store.delete(&path).await.unwrap_err());
+                gone(store.make_durable(&path).await.unwrap_err());
+                let folder = Path::from("log");
+                gone(store.list(Some(&folder)).try_collect::<Vec<_>>().await.unwrap_err());
+                gone(store.temporaries(&folder).try_collect::<Vec<_>>().await.unwrap_err());
+                if empty {
+                    assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
+                    fs::remove_dir(&root).unwrap();
+                }
+                fs::rename(&away, &root).unwrap();
+                nothing(store.get(&missing).await.unwrap_err());
+                nothing(store.delete(&missing).await.unwrap_err());
+                assert_eq!(store.get(&path).await.unwrap().bytes().await.unwrap(), "one");
+            }
+            store.put(&new, "two".into()).await.unwrap();
         });
     }
 

@@ -7,7 +7,7 @@ use std::fmt;
 use std::future::Future;
 use std::mem::discriminant;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -30,16 +30,38 @@ pub fn run<T: Send + 'static>(body: impl Future<Output = T> + Send + 'static) ->
 }
 
 /// An environment in which delays take no time, but are added up.
-#[derive(Debug)]
 pub struct TestEnv {
     random: AtomicU64,
     slept_ms: AtomicU64,
+    impatient: AtomicBool,
+    spawned: Mutex<Vec<BoxFuture<()>>>,
+}
+
+impl fmt::Debug for TestEnv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TestEnv({} ms)", self.slept_ms())
+    }
 }
 
 impl TestEnv {
     /// One whose random numbers follow from `seed`.
     pub fn new(seed: u64) -> Arc<Self> {
-        Arc::new(TestEnv { random: AtomicU64::new(seed << 32), slept_ms: AtomicU64::new(0) })
+        Arc::new(TestEnv {
+            random: AtomicU64::new(seed << 32),
+            slept_ms: AtomicU64::new(0),
+            impatient: AtomicBool::new(false),
+            spawned: Mutex::default(),
+        })
+    }
+
+    /// From now on no call is waited for that isn't answered at once. Only for stores in memory.
+    pub fn be_impatient(&self) {
+        self.impatient.store(true, Ordering::SeqCst);
+    }
+
+    /// What the log has spawned since the last call.
+    pub fn spawned(&self) -> Vec<BoxFuture<()>> {
+        std::mem::take(&mut self.spawned.lock().unwrap())
     }
 
     pub fn slept_ms(&self) -> u64 {
@@ -60,15 +82,19 @@ impl Env for TestEnv {
         self.random.fetch_add(1, Ordering::SeqCst)
     }
 
-    fn spawn(&self, _: &str, _: BoxFuture<()>) {
-        panic!("the log spawns nothing");
+    fn spawn(&self, _: &str, task: BoxFuture<()>) {
+        self.spawned.lock().unwrap().push(task);
     }
 
     fn spawn_thread(&self, _: &str, _: Box<dyn FnOnce() + Send>) {
-        panic!("the log spawns nothing");
+        panic!("the log starts no threads");
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<()> {
+        // What the log waits for an answer.
+        if duration > Duration::from_secs(4) && !self.impatient.load(Ordering::SeqCst) {
+            return Box::pin(std::future::pending());
+        }
         self.slept_ms.fetch_add(duration.as_millis() as u64, Ordering::SeqCst);
         Box::pin(std::future::ready(()))
     }
@@ -105,6 +131,8 @@ pub enum Fault {
     First(BoxFuture<()>),
     /// The request hangs forever, before its effect.
     Hang,
+    /// It waits for this, and then has its effect.
+    Late(tokio::sync::oneshot::Receiver<()>),
     /// A put is done whatever is there, though it was to create.
     Overwrites,
 }
@@ -174,6 +202,10 @@ impl Faulty {
                 Ok(false)
             }
             Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::Late(moment)) => {
+                moment.await.ok();
+                Ok(false)
+            }
             Some(Fault::Hidden | Fault::Overwrites) | None => Ok(false),
         }
     }

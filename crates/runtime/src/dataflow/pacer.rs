@@ -47,7 +47,7 @@ pub(crate) struct Tick {
     pub(crate) clock_ms: u64,
     /// The number of the trigger that the epoch belongs to.
     pub(crate) trigger: u64,
-    /// Sources pause: too much is committed and not yet published.
+    /// Sources pause: too much is committed and not yet published, or nothing could be committed for long.
     pub(crate) held_back: bool,
     /// This is the last tick.
     pub(crate) closing: Option<Closing>,
@@ -231,7 +231,7 @@ impl State {
             epoch,
             clock_ms: self.clock_ms,
             trigger: self.trigger,
-            held_back: attempt.is_held_back(),
+            held_back: attempt.is_held_back(now),
             closing,
         };
         self.send(tick, worker, output);
@@ -241,9 +241,11 @@ impl State {
         let previous = self.last.replace(tick).map(|last| last.epoch.interval());
         if attempt.settings.checkpoint_interval.is_some() {
             if let Some(ended) = previous.filter(|previous| *previous < epoch.interval()) {
+                attempt.checkpoint_is_due(now);
                 observed.ledger.interval_ended(ended, now);
             }
             if closing.is_some() {
+                attempt.checkpoint_is_due(now);
                 observed.ledger.interval_ended(epoch.interval(), now);
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! It alone holds the capability for reports, and lets it go only when an interval's object is durable or is known not to be. If
 //! an upload fails, the interval's sections wait and go into the next object: changes belong to the next checkpoint that
-//! commits, and no failure of the store is a reason to restart.
+//! commits, and no failure of the store is a reason to restart. The last one of a job is repeated until it works.
 //!
 //! # Invariants
 //!
@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 
 use highwater_env::Phase;
-use highwater_log::{Log, LogError, ObjectRef, StagedItem, names};
+use highwater_log::{Log, LogError, ObjectRef, PutPayload, StagedItem, names};
 use highwater_state::chain::Place;
 use highwater_state::object;
 use highwater_state::section::Section;
@@ -200,7 +200,8 @@ impl Uploader {
         let complete = frontier.is_none_or(|frontier| frontier.interval() > self.next);
         if self.under_way.is_none() && complete {
             if let Some(parts) = self.arrived.remove(&self.next) {
-                self.upload(parts);
+                let last = frontier.is_none() && self.worker.is_last(self.next);
+                self.upload(parts, last);
             } else if frontier.is_none() {
                 // The end, and everything has been reported.
                 self.capability = None;
@@ -208,7 +209,8 @@ impl Uploader {
         }
     }
 
-    fn upload(&mut self, parts: Vec<Part>) {
+    /// Makes what belongs to an interval durable. There is no object after the `last` one, which is tried until it works.
+    fn upload(&mut self, parts: Vec<Part>, last: bool) {
         let interval = self.next;
         self.worker.handed(interval);
         let mut places = Places::new();
@@ -241,12 +243,16 @@ impl Uploader {
         let name =
             names::object(self.worker.attempt.number, interval.into(), self.worker.index as u32);
         let (log, done, wake) = (self.log.clone(), self.done.0.clone(), self.wake.clone());
-        let phases = env.clone();
+        let attempt = self.worker.attempt.clone();
         let task = async move {
-            let _phase = highwater_env::enter(&phases, Phase::Uploading);
-            let object = object::write(&sections).into_iter().collect();
+            let _phase = highwater_env::enter(&attempt.env, Phase::Uploading);
+            let object: PutPayload = object::write(&sections).into_iter().collect();
             drop(sections);
-            done.send(log.put_object(&name, object).await.map(Some)).ok();
+            let mut put = log.put_object(&name, object.clone()).await;
+            while last && matches!(put, Err(LogError::Unavailable { .. })) && !attempt.is_over() {
+                put = log.put_object(&name, object.clone()).await;
+            }
+            done.send(put.map(Some)).ok();
             wake();
         };
         env.spawn("upload", Box::pin(task));

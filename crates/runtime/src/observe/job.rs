@@ -5,7 +5,9 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::held::{self, CheckpointHeld, EpochHeld};
-use super::status::{HostKind, HostStatus, LeaderStatus, ProcessStatus, WorkerStatus, epoch_text};
+use super::status::{
+    HostKind, HostStatus, LeaderStatus, ProcessStatus, StorageStatus, WorkerStatus, epoch_text,
+};
 use crate::time::Epoch;
 
 /// What a job does, over all its processes.
@@ -41,6 +43,9 @@ pub struct JobStatus {
     pub epoch_held: Option<EpochHeld>,
     /// Who keeps the checkpoint under way from being committed.
     pub checkpoint_held: Option<CheckpointHeld>,
+    /// How its processes get on with the checkpoints' storage: what has lasted longest.
+    #[serde(default)]
+    pub storage: StorageStatus,
     /// Every worker, in their order.
     pub workers: Vec<WorkerStatus>,
 }
@@ -101,6 +106,7 @@ impl JobStatus {
         let leader = processes.iter().find_map(|process| process.leader.clone())?;
         let mut shares: Vec<ProcessShare> = processes.iter().map(ProcessShare::of).collect();
         shares.sort_by_key(|share| share.process);
+        let storage = storage(&processes);
         let mut workers: Vec<WorkerStatus> =
             processes.into_iter().flat_map(|process| process.workers).collect();
         workers.sort_by_key(|worker| worker.worker);
@@ -122,10 +128,20 @@ impl JobStatus {
             in_flight_bytes: workers.iter().map(|worker| worker.in_flight_bytes).sum(),
             epoch_held: held::epoch(&leader, &workers),
             checkpoint_held: held::checkpoint(&leader, &workers),
+            storage,
             operators,
             workers,
             leader,
         })
+    }
+}
+
+fn storage(processes: &[ProcessStatus]) -> StorageStatus {
+    let all = || processes.iter().map(|process| &process.storage);
+    let troubles = all().filter_map(|storage| storage.trouble.clone());
+    StorageStatus {
+        failed_calls: all().map(|storage| storage.failed_calls).sum(),
+        trouble: troubles.max_by_key(|trouble| trouble.for_ms),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::super::status::{
     CheckpointsStatus, HostKind, HostStatus, Inside, LeaderStatus, ProcessStatus, ReaderStatus,
-    State, UnderWay, WorkerStatus,
+    State, StorageStatus, TroubleStatus, UnderWay, WorkerStatus,
 };
 use super::super::{Holder, Phase};
 use super::*;
@@ -86,9 +86,16 @@ fn job(leader: LeaderStatus, workers: Vec<WorkerStatus>) -> JobStatus {
         process: worker.worker,
         pid: 100 + worker.worker as u32,
         leader: (worker.worker == 0).then(|| leader.clone()),
+        storage: trouble(worker.worker as u64),
         workers: vec![worker],
     };
     JobStatus::of(workers.into_iter().rev().map(process).collect()).unwrap()
+}
+
+/// Process 0 has had some trouble, and every later one for longer.
+fn trouble(process: u64) -> StorageStatus {
+    let trouble = TroubleStatus { for_ms: 10 * process, why: format!("of process {process}") };
+    StorageStatus { failed_calls: 3, trouble: Some(trouble) }
 }
 
 fn said(by: &[Holder]) -> Vec<(usize, &str)> {
@@ -116,7 +123,14 @@ fn workers_are_summed_up_by_stage() {
     let shares = status.processes.iter().map(|share| (share.process, share.key_groups.clone()));
     assert_eq!(shares.collect::<Vec<_>>(), [(0, 0..64), (1, 64..128)]);
     assert_eq!((status.epoch_held, status.checkpoint_held), (None, None));
-    let without_leader = ProcessStatus { process: 1, pid: 1, workers: Vec::new(), leader: None };
+    assert_eq!((status.storage.failed_calls, status.storage.trouble), (6, trouble(1).trouble));
+    let without_leader = ProcessStatus {
+        process: 1,
+        pid: 1,
+        workers: Vec::new(),
+        storage: StorageStatus::default(),
+        leader: None,
+    };
     assert_eq!(JobStatus::of(vec![without_leader]), None);
 }
 

@@ -23,10 +23,11 @@ mod status;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use highwater_env::Env;
+use highwater_log::{Health, Trouble};
 
 use crate::Settings;
 use crate::attempt::lock;
@@ -38,7 +39,8 @@ pub use job::{JobStatus, OperatorStatus, ProcessShare};
 pub use reader::ReaderProgress;
 pub use status::{
     CheckpointStatus, CheckpointsStatus, HostKind, HostStatus, Inside, LeaderStatus, ProcessStatus,
-    ReaderStatus, SinkStatus, SplitStatus, State, UnderWay, WorkerStatus,
+    ReaderStatus, SinkStatus, SplitStatus, State, StorageStatus, TroubleStatus, UnderWay,
+    WorkerStatus,
 };
 
 pub(crate) use host::{HostName, WorkerFacts};
@@ -64,6 +66,7 @@ pub struct Observed {
     pub(crate) first_row_us: AtomicU64,
     pub(crate) first_published_us: AtomicU64,
     history: Mutex<History>,
+    storage: OnceLock<Arc<Health>>,
     /// The last report of every other process.
     others: Mutex<BTreeMap<usize, ProcessStatus>>,
 }
@@ -89,6 +92,7 @@ impl Observed {
             first_row_us: AtomicU64::new(0),
             first_published_us: AtomicU64::new(0),
             history: Mutex::default(),
+            storage: OnceLock::new(),
             others: Mutex::default(),
         }
     }
@@ -108,6 +112,18 @@ impl Observed {
     /// How often the job was started again before this attempt, since it was started by whoever looks after it.
     pub fn restarts(&self) -> u64 {
         lock(&self.history).restarts
+    }
+
+    /// Says where to learn how the checkpoints' storage is.
+    pub(crate) fn set_storage(&self, health: &Arc<Health>) {
+        self.storage.set(health.clone()).ok();
+    }
+
+    fn storage(&self) -> StorageStatus {
+        let Some(health) = self.storage.get() else { return StorageStatus::default() };
+        let status =
+            |trouble: Trouble| TroubleStatus { for_ms: millis(trouble.lasts), why: trouble.why };
+        StorageStatus { failed_calls: health.failed(), trouble: health.trouble().map(status) }
     }
 
     /// Keeps the newest report of another process.
@@ -188,6 +204,7 @@ impl Observed {
             process,
             pid: std::process::id(),
             workers: workers.iter().map(|worker| worker.status(now)).collect(),
+            storage: self.storage(),
             leader: leads.map(|leads| self.leader(leads, now)),
         }
     }

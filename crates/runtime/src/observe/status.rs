@@ -16,8 +16,29 @@ pub struct ProcessStatus {
     pub pid: u32,
     /// Its workers.
     pub workers: Vec<WorkerStatus>,
+    /// How it gets on with the checkpoints' storage.
+    #[serde(default)]
+    pub storage: StorageStatus,
     /// What only process 0 knows.
     pub leader: Option<LeaderStatus>,
+}
+
+/// How processes get on with the checkpoints' storage.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StorageStatus {
+    /// How many calls have failed in this attempt.
+    pub failed_calls: u64,
+    /// It doesn't work at the moment.
+    pub trouble: Option<TroubleStatus>,
+}
+
+/// Something doesn't work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TroubleStatus {
+    /// For how long.
+    pub for_ms: u64,
+    /// What failed last, and why.
+    pub why: String,
 }
 
 /// What process 0 knows of the whole job.
@@ -78,7 +99,7 @@ pub struct WorkerStatus {
     pub complete_for_ms: u64,
     /// Bytes of records that its sources have read and its operators have added, of epochs that aren't complete.
     pub in_flight_bytes: u64,
-    /// Its sources pause: too much is in flight, or committed and not yet published.
+    /// Its sources pause: too much is in flight, or committed and not yet published, or nothing could be committed for long.
     pub paused: bool,
     /// The host that its thread is in.
     pub inside: Option<Inside>,
