@@ -95,6 +95,12 @@ pub enum Op {
     Windows(i64),
     /// Windows by the clock, by triggers or told of early: all rows are in one.
     WindowsOtherwise(i64),
+    /// Windows of triggers with an inverse function: all rows are in one.
+    Carried(i64),
+    /// The batches of two inputs: how many rows each key has in both.
+    Cogroup,
+    /// `map_with_state` with a state to begin with: the number of each row within its key.
+    FromInitial,
     /// Windows of the last rows of each key, told of for every one.
     LastRows(i64),
     /// A process function with timers by event time and by the clock: the rows of which they tell.
@@ -264,6 +270,9 @@ impl Graph {
             Op::Windows(number),
             Op::WindowsOtherwise(number),
             Op::LastRows(number),
+            Op::Carried(number),
+            Op::Cogroup,
+            Op::FromInitial,
             Op::Timers(number),
             Op::Lifetimes(number),
             Op::Connect,
@@ -274,7 +283,7 @@ impl Graph {
         }
         let mut inputs = vec![from];
         let others = match op {
-            Op::Union | Op::Connect => 1,
+            Op::Union | Op::Connect | Op::Cogroup => 1,
             Op::UnionAll => 2,
             _ => 0,
         };
@@ -311,6 +320,8 @@ impl Op {
                 | Op::UpdateRemoving
                 | Op::Windows(_)
                 | Op::WindowsOtherwise(_)
+                | Op::Carried(_)
+                | Op::Cogroup
                 | Op::Timers(_)
                 | Op::Latest
                 | Op::Largest
@@ -358,6 +369,6 @@ mod tests {
             }
             assert!(graph.nodes.iter().any(|node| matches!(node.op, Op::Write { .. })));
         }
-        assert_eq!(seen.len(), 37, "{seen:?}");
+        assert_eq!(seen.len(), 40, "{seen:?}");
     }
 }

@@ -87,6 +87,13 @@ pub fn build(
                 let counts = inputs::connect(&uid, &input, &streams[&node.inputs[1]]);
                 counts.map(|(key, count)| told(key, count))
             }
+            Op::Cogroup => {
+                let counts = timed::cogroup(&uid, &input, &streams[&node.inputs[1]]);
+                counts.map(|(key, count)| told(key, count))
+            }
+            Op::FromInitial => {
+                timed::from_initial(&uid, &input).map(|(key, count)| told(key, count))
+            }
             Op::Broadcast => inputs::broadcast(&uid, &input).map(|(key, count)| told(key, count)),
             op => keyed(op, &uid, &input),
         };
@@ -189,6 +196,7 @@ fn keyed(op: Op, uid: &str, input: &Stream<Row>) -> Stream<Row> {
         Op::WindowsOtherwise(number) => {
             timed::windows_otherwise(uid, input, number).map(|(key, n)| told(key, n))
         }
+        Op::Carried(number) => timed::carried(uid, input, number).map(|(key, n)| told(key, n)),
         Op::LastRows(number) => timed::last_rows(uid, input, number).map(|(key, n)| told(key, n)),
         Op::Timers(number) => timed::timers(uid, input, number).map(|(key, n)| told(key, n)),
         Op::Lifetimes(number) => timed::lifetimes(uid, input, number).map(|(key, n)| told(key, n)),

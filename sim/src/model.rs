@@ -105,7 +105,7 @@ fn apply(op: Op, rows: Vec<Row>) -> Vec<Row> {
         Op::Inspect | Op::Union | Op::UnionAll | Op::Rebalance | Op::Ordered => rows,
         // Of what comes before them only the last row of each key is known, and here there is no other.
         Op::Latest | Op::Largest => rows,
-        Op::CountEvery | Op::Connect | Op::Broadcast | Op::Lifetimes(_) => {
+        Op::CountEvery | Op::Connect | Op::Broadcast | Op::Lifetimes(_) | Op::FromInitial => {
             numbered(&|number| number)
         }
         // Every third row of a key takes its number away.
@@ -122,9 +122,12 @@ fn apply(op: Op, rows: Vec<Row>) -> Vec<Row> {
             distinct.iter().map(|(key, value)| told(key, *value)).collect()
         }
         Op::LastRows(most) => numbered(&|number| number.min(most)),
-        Op::Count | Op::Windows(_) | Op::WindowsOtherwise(_) | Op::Timers(_) => {
-            last(&|rows| rows.len() as i64)
-        }
+        Op::Count
+        | Op::Windows(_)
+        | Op::WindowsOtherwise(_)
+        | Op::Carried(_)
+        | Op::Cogroup
+        | Op::Timers(_) => last(&|rows| rows.len() as i64),
         Op::Sum | Op::UpdateState => last(&|rows| rows.iter().map(|row| row.value).sum()),
         Op::Reduce => last(&|rows| {
             let best = rows.iter().max_by_key(|row| (row.value, row.split, row.seq));

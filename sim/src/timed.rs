@@ -3,10 +3,10 @@
 //! Which rows are late depends on timing. But every row is used or late, and that once: so what windows or timers tell and what is late come
 //! together to the number of rows of each key.
 
-use highwater::time::millis;
+use highwater::time::{hours, millis};
 use highwater::{
-    Batches, BoxError, Context, EarlyTrigger, KeyedStream, Process, Session, States, Stream,
-    Timers, Timestamp, Ttl, Tumbling, Value, Watermark,
+    Batches, BoxError, Context, EarlyTrigger, KeyedStream, Process, Session, StateHandle,
+    StateSpec, States, Stream, Timers, Timestamp, Ttl, Tumbling, Value, Watermark,
 };
 
 use crate::graph::Row;
@@ -57,6 +57,44 @@ pub fn windows_otherwise(uid: &str, input: &Stream<Row>, number: i64) -> Stream<
     let late = counts.late().map(|(key, _)| (key, 1));
     let used = counts.map(|window| (window.key, window.value as i64));
     used.union(&late).keyed().sum(|count| count).uid(&format!("{uid}-sum"))
+}
+
+/// How many rows each key has had in the last two triggers that it had any in, carried on by an inverse function: in the end, with all that
+/// fell out, as many as there are.
+pub fn carried(uid: &str, input: &Stream<Row>, number: i64) -> Stream<(u32, i64)> {
+    let ones = input.map(|row| (row.key, 1_i64)).keyed();
+    // Windows that leave no gaps and don't overlap: all rows are in one.
+    let windows = ones.window(Batches::last(number as u32).every(number as u32));
+    let counts = windows.reduce_with_inverse(|a, b| a + b, |a, b| a - b, |_, count| *count != 0);
+    let counts = counts.uid(uid).map(|window| (window.key, window.value));
+    counts.keyed().sum(|count| count).uid(&format!("{uid}-sum"))
+}
+
+/// Numbers the rows that each key has in both of two inputs together, from the batches of triggers.
+pub fn cogroup(uid: &str, left: &Stream<Row>, right: &Stream<Row>) -> Stream<(u32, i64)> {
+    let right = right.map(|row| (row.key, row.value)).keyed();
+    let both = left.key_by(|row| row.key).connect(&right).window(Batches::each()).cogroup();
+    let counts = both.uid(uid).map(|window| {
+        let (left, right) = window.value;
+        (window.key, (left.len() + right.len()) as i64)
+    });
+    counts.keyed().sum(|count| count).uid(&format!("{uid}-sum"))
+}
+
+/// Numbers the rows of each key by `map_with_state`, where some keys have a state to begin with; none ever times out.
+pub fn from_initial(uid: &str, input: &Stream<Row>) -> Stream<(u32, i64)> {
+    const BEGIN: i64 = 1_000;
+    let begins = |key: &u32| if *key < 6 { BEGIN } else { 0 };
+    let spec = StateSpec::new().initial((0..6).map(|key| (key, BEGIN))).timeout(hours(24));
+    let count = move |key: &u32, row: Option<Row>, count: &mut StateHandle<'_, i64>| {
+        row?;
+        let now = count.get().copied().unwrap_or_default() + 1;
+        count.set(now);
+        Some((*key, now - begins(key)))
+    };
+    let counts = input.key_by(|row| row.key).map_with_state_spec(spec, count).uid(uid);
+    counts.snapshots().inspect(move |(key, count)| assert!(*count >= begins(key), "it began so"));
+    counts.main()
 }
 
 /// How many of the last rows of each key there are, of at most so many.

@@ -17,6 +17,9 @@ use super::step::{Best, ByAggregate, Count, Fold, Reduce, Step, Sum};
 use super::update_state::UpdateState;
 use super::{Aggregate, Key, Running, StateHandle, Stream};
 
+/// Gives the states with which keys begin.
+type MakeInitial<K, S> = Arc<dyn Fn() -> Option<Arc<Vec<(K, S)>>> + Send + Sync>;
+
 /// Records of type `V`, each with a key; all records of a key are on one worker, in the order of each worker that sent them.
 ///
 /// Made by [`Stream::key_by`] and [`Stream::keyed`]. Several operators may use one keyed stream.
@@ -204,10 +207,52 @@ impl<K: Key, V: Data> KeyedStream<K, V> {
         &self,
         f: impl Fn(&K, Vec<V>, Option<S>) -> Option<S> + Send + Sync + 'static,
     ) -> Stream<(K, S)> {
+        self.update_state(None, f, Location::caller())
+    }
+
+    /// As [`update_state_by_key`](Self::update_state_by_key), with states that keys have when the job is started for the first time.
+    ///
+    /// ```
+    /// use highwater::testing::{self, Collect};
+    ///
+    /// let run = testing::run(2, |job| {
+    ///     let words = job.read("in", vec!["a".to_owned()]);
+    ///     let counts = words.key_by(|word| word.clone()).update_state_by_key_from(
+    ///         [("a".to_owned(), 5u64), ("c".to_owned(), 1)],
+    ///         |_word, new: Vec<String>, old| Some(old.unwrap_or(0) + new.len() as u64),
+    ///     );
+    ///     counts.uid("counts").write("out", Collect);
+    /// })?;
+    /// let last = run.last_per_key::<String, u64>("out");
+    /// assert_eq!((last["a"], last["c"]), (6, 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn update_state_by_key_from<S: Data + PartialEq + Sync>(
+        &self,
+        initial: impl IntoIterator<Item = (K, S)>,
+        f: impl Fn(&K, Vec<V>, Option<S>) -> Option<S> + Send + Sync + 'static,
+    ) -> Stream<(K, S)>
+    where
+        K: Sync,
+    {
+        let initial: Arc<Vec<(K, S)>> = Arc::new(initial.into_iter().collect());
+        // Everything that a worker's operator is made of is shared between workers.
+        let make = move || Some(initial.clone());
+        self.update_state(Some(Arc::new(make)), f, Location::caller())
+    }
+
+    fn update_state<S: Data + PartialEq>(
+        &self,
+        initial: Option<MakeInitial<K, S>>,
+        f: impl Fn(&K, Vec<V>, Option<S>) -> Option<S> + Send + Sync + 'static,
+        at: &'static Location<'static>,
+    ) -> Stream<(K, S)> {
         let f = Arc::new(f);
         let wants = Wants { state: true, epochs: true };
-        self.operator("update_state_by_key", wants, Location::caller(), move |context| {
-            UpdateState::<K, V, S, _>::new(context, f.clone())
+        self.operator("update_state_by_key", wants, at, move |context| {
+            let initial = initial.as_ref().and_then(|make| make());
+            UpdateState::<K, V, S, _>::new(context, f.clone(), initial)
         })
     }
 

@@ -17,16 +17,26 @@ use super::stateless::emit;
 pub struct StateHandle<'a, S> {
     old: Option<&'a S>,
     change: Change<S>,
+    is_timing_out: bool,
 }
 
+/// What is to become of a state.
 #[derive(Debug)]
-enum Change<S> {
+pub(super) enum Change<S> {
     Keep,
     Set(S),
     Remove,
 }
 
-impl<S> StateHandle<'_, S> {
+impl<'a, S> StateHandle<'a, S> {
+    pub(super) fn new(old: Option<&'a S>) -> Self {
+        StateHandle { old, change: Change::Keep, is_timing_out: false }
+    }
+
+    /// Of a key whose state is about to be removed.
+    pub(super) fn timing_out(old: &'a S) -> Self {
+        StateHandle { is_timing_out: true, ..StateHandle::new(Some(old)) }
+    }
     /// The key's state; none for a key that never had one or whose state was removed.
     pub fn get(&self) -> Option<&S> {
         match &self.change {
@@ -41,14 +51,66 @@ impl<S> StateHandle<'_, S> {
         self.get().is_some()
     }
 
+    /// Whether the key has been silent for too long: its state is seen for the last time.
+    pub fn is_timing_out(&self) -> bool {
+        self.is_timing_out
+    }
+
     /// Sets the key's state.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the key is [timing out](Self::is_timing_out).
     pub fn set(&mut self, state: S) {
+        self.check();
         self.change = Change::Set(state);
     }
 
     /// Removes the key's state; does nothing if there is none.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the key is [timing out](Self::is_timing_out).
     pub fn remove(&mut self) {
+        self.check();
         self.change = Change::Remove;
+    }
+
+    fn check(&self) {
+        assert!(!self.is_timing_out, "the state of a key that times out can't be changed any more");
+    }
+
+    /// What the function did.
+    pub(super) fn into_change(self) -> Change<S> {
+        self.change
+    }
+}
+
+impl<S: Data> Change<S> {
+    /// Does it to the state of a key. Answers whether the key has one afterwards.
+    pub(super) fn apply<K: Data + Eq>(
+        self,
+        states: &mut KeyedTable<K, S>,
+        hash: u64,
+        key: &K,
+    ) -> bool {
+        match self {
+            Change::Keep => states.get_hashed(hash, hash, key).is_some(),
+            Change::Set(state) => {
+                // Taken if the key is new, and otherwise set below.
+                let mut state = Some(state);
+                let init = || state.take().expect("taken once");
+                let entry = states.upsert_hashed(hash, hash, key.clone(), init);
+                if let Some(state) = state {
+                    *entry.value = state;
+                }
+                true
+            }
+            Change::Remove => {
+                states.remove_hashed(hash, hash, key);
+                false
+            }
+        }
     }
 }
 
@@ -86,21 +148,11 @@ where
         let mut mapped = Vec::with_capacity(rows.len());
         for (hash, (key, value)) in hashes.into_iter().zip(rows) {
             let old = self.states.get_hashed(hash, hash, &key);
-            let mut handle = StateHandle { old, change: Change::Keep };
+            let mut handle = StateHandle::new(old);
             mapped.extend((self.f)(&key, value, &mut handle));
-            match handle.change {
+            match handle.into_change() {
                 Change::Keep => {}
-                Change::Set(state) => {
-                    // Taken if the key is new, and otherwise set below.
-                    let mut state = Some(state);
-                    let entry = self
-                        .states
-                        .upsert_hashed(hash, hash, key, || state.take().expect("taken once"));
-                    if let Some(state) = state {
-                        *entry.value = state;
-                    }
-                }
-                Change::Remove => drop(self.states.remove_hashed(hash, hash, &key)),
+                change => drop(change.apply(&mut self.states, hash, &key)),
             }
         }
         emit(out, 0, Batch::new(mapped));

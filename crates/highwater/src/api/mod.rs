@@ -31,6 +31,7 @@ mod moment;
 mod ordered;
 mod process;
 mod running;
+mod state_spec;
 mod stateless;
 mod step;
 mod stream;
@@ -55,13 +56,14 @@ pub use process::{
     Processed, SideOutput, States, Timers, Ttl, Value,
 };
 pub use running::Running;
+pub use state_spec::{MappedWithState, StateSpec};
 pub use stateless::Side;
 pub use stream::Stream;
 pub use time::{Timestamp, Watermark};
 pub use window::{
-    AtEnd, Batches, Calendar, CountTrigger, Cumulating, EarlyTrigger, Evicting, Fire, Global,
-    Purging, Session, SessionsByRecord, Sliding, Telling, TriggerContext, Triggers, Tumbling,
-    WhenOver, WindowKind, WindowResult, WindowTrigger, Windowed, WindowedStream,
+    AtEnd, BatchedStream, Batches, Calendar, CountTrigger, Cumulating, EarlyTrigger, Evicting,
+    Fire, Global, Purging, Session, SessionsByRecord, Sliding, Telling, TriggerContext, Triggers,
+    Tumbling, WhenOver, WindowKind, WindowResult, WindowTrigger, Windowed, WindowedStream,
 };
 
 /// What a key may be: any [`Data`] that can be compared and hashed.

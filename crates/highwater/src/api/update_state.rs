@@ -16,6 +16,7 @@ use highwater_runtime::{
 use highwater_state::{KeyedTable, Kind, StateTable, Verdict};
 
 use super::changed::PerEpoch;
+use super::state_spec::Beginning;
 use super::stateless::emit;
 use super::{BATCH_ROWS, SLICE_ROWS};
 
@@ -27,6 +28,8 @@ pub(super) struct UpdateState<K, V, S, F> {
     values: KeyedTable<K, Vec<V>>,
     waiting: PerEpoch<Keyed<K, V>>,
     stage: Stage<K, V>,
+    /// The states to begin with, if there are any.
+    beginning: Option<Beginning<K, S>>,
 }
 
 /// How far the completion of an epoch has got.
@@ -46,7 +49,11 @@ where
     S: Data + PartialEq,
     F: Fn(&K, Vec<V>, Option<S>) -> Option<S>,
 {
-    pub(super) fn new(context: &OperatorContext, f: Arc<F>) -> Self {
+    pub(super) fn new(
+        context: &OperatorContext,
+        f: Arc<F>,
+        initial: Option<Arc<Vec<(K, S)>>>,
+    ) -> Self {
         let (key_groups, groups) = (context.key_groups, &context.groups);
         UpdateState {
             f,
@@ -54,6 +61,7 @@ where
             values: KeyedTable::new("values", Kind::Value, key_groups, groups.clone()),
             waiting: PerEpoch::default(),
             stage: Stage::Idle,
+            beginning: initial.map(|states| Beginning::new(context, states)),
         }
     }
 
@@ -140,6 +148,11 @@ where
 
     fn complete(&mut self, end: &EpochEnd, out: &mut Outputs) -> Result<Work, BoxError> {
         if let Stage::Idle = self.stage {
+            for (hash, key, state) in
+                self.beginning.as_mut().map_or(Ok(Vec::new()), Beginning::take)?
+            {
+                self.state.upsert_hashed(hash, hash, key, || state);
+            }
             self.stage = Stage::Taking(self.waiting.take(end.epoch));
         }
         if let Stage::Taking(left) = &mut self.stage {
@@ -168,7 +181,9 @@ where
     }
 
     fn tables(&mut self) -> Vec<&mut dyn StateTable> {
-        vec![&mut self.state, &mut self.values]
+        let mut tables: Vec<&mut dyn StateTable> = vec![&mut self.state, &mut self.values];
+        tables.extend(self.beginning.as_mut().map(Beginning::state_table));
+        tables
     }
 
     fn restored(&mut self) {

@@ -49,6 +49,32 @@ pub fn run<R>(workers: usize, job: impl FnOnce(&Job) -> R) -> Result<Run> {
     Test::new(workers).run(job)
 }
 
+/// Checks on these values that `inverse` takes away what `reduce` added, as windows with an inverse function demand.
+///
+/// ```
+/// highwater::testing::assert_inverts(|a, b| a + b, |a, b| a - b, &[-7i64, 0, 3, 40]);
+/// ```
+///
+/// # Panics
+///
+/// Panics with the values for which it doesn't.
+pub fn assert_inverts<V: Clone + PartialEq + std::fmt::Debug>(
+    reduce: impl Fn(V, V) -> V,
+    inverse: impl Fn(V, V) -> V,
+    values: &[V],
+) {
+    for a in values {
+        for b in values {
+            let both = reduce(a.clone(), b.clone());
+            let left = inverse(both.clone(), b.clone());
+            assert!(
+                left == *a,
+                "the inverse function doesn't invert: {a:?} and {b:?} come to {both:?}, and that without {b:?} to {left:?}"
+            );
+        }
+    }
+}
+
 /// The plan that a job function builds, for tools that run plans themselves.
 #[doc(hidden)]
 pub fn plan<R>(job: impl FnOnce(&Job) -> R) -> Plan {

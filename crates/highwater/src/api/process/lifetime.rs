@@ -90,11 +90,11 @@ impl Ttl {
 
 /// The present, as far as lifetimes depend on it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Instant {
-    pub(super) clock: Option<i64>,
-    pub(super) watermark: Option<i64>,
+pub(in crate::api) struct Instant {
+    pub(in crate::api) clock: Option<i64>,
+    pub(in crate::api) watermark: Option<i64>,
     /// Of the record or timer.
-    pub(super) time: Option<i64>,
+    pub(in crate::api) time: Option<i64>,
 }
 
 /// So many entries are looked at at the end of an epoch.
@@ -105,14 +105,14 @@ const FEW: usize = 1024;
 
 /// A place in a table, and its hashes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Placed<Q> {
-    pub(super) group: u64,
-    pub(super) lookup: u64,
-    pub(super) place: Q,
+pub(in crate::api) struct Placed<Q> {
+    pub(in crate::api) group: u64,
+    pub(in crate::api) lookup: u64,
+    pub(in crate::api) place: Q,
 }
 
 /// When each entry of a state was last touched.
-pub(super) struct Lifetimes<Q, H> {
+pub(in crate::api) struct Lifetimes<Q, H> {
     ttl: Ttl,
     length: i64,
     /// Written where the state is only read, too.
@@ -125,7 +125,12 @@ pub(super) struct Lifetimes<Q, H> {
 }
 
 impl<Q: Data + Eq, H: Hashing<Q>> Lifetimes<Q, H> {
-    pub(super) fn new(name: &str, ttl: Ttl, key_groups: KeyGroups, groups: Range<u32>) -> Self {
+    pub(in crate::api) fn new(
+        name: &str,
+        ttl: Ttl,
+        key_groups: KeyGroups,
+        groups: Range<u32>,
+    ) -> Self {
         let name = format!("{name}.touched");
         Lifetimes {
             ttl,
@@ -137,7 +142,7 @@ impl<Q: Data + Eq, H: Hashing<Q>> Lifetimes<Q, H> {
         }
     }
 
-    pub(super) fn state_table(&mut self) -> &mut dyn StateTable {
+    pub(in crate::api) fn state_table(&mut self) -> &mut dyn StateTable {
         self.touched.get_mut()
     }
 
@@ -157,7 +162,13 @@ impl<Q: Data + Eq, H: Hashing<Q>> Lifetimes<Q, H> {
     }
 
     /// Whether an entry that is there is to be seen.
-    pub(super) fn is_alive(&self, group: u64, lookup: u64, place: &Q, instant: Instant) -> bool {
+    pub(in crate::api) fn is_alive(
+        &self,
+        group: u64,
+        lookup: u64,
+        place: &Q,
+        instant: Instant,
+    ) -> bool {
         let touched = self.touched.borrow();
         match (touched.get_hashed(group, lookup, place), self.now(instant)) {
             (Some(touched), Some(now)) => touched.saturating_add(self.length) > now,
@@ -166,7 +177,7 @@ impl<Q: Data + Eq, H: Hashing<Q>> Lifetimes<Q, H> {
     }
 
     /// An entry that is alive is read.
-    pub(super) fn read(&self, group: u64, lookup: u64, place: &Q, instant: Instant) {
+    pub(in crate::api) fn read(&self, group: u64, lookup: u64, place: &Q, instant: Instant) {
         let Some(at) = self.touch_time(instant).filter(|_| self.ttl.on_read) else { return };
         let mut touched = self.touched.borrow_mut();
         if touched.get_hashed(group, lookup, place).is_some_and(|touched| *touched < at) {
@@ -175,7 +186,7 @@ impl<Q: Data + Eq, H: Hashing<Q>> Lifetimes<Q, H> {
     }
 
     /// An entry is written.
-    pub(super) fn write(&mut self, spot: Placed<Q>, instant: Instant) {
+    pub(in crate::api) fn write(&mut self, spot: Placed<Q>, instant: Instant) {
         match self.touch_time(instant) {
             Some(at) => self.touch(spot, at),
             None => self.timeless.push(spot),
@@ -196,14 +207,14 @@ impl<Q: Data + Eq, H: Hashing<Q>> Lifetimes<Q, H> {
     }
 
     /// An entry is removed.
-    pub(super) fn forget(&mut self, group: u64, lookup: u64, place: &Q) {
+    pub(in crate::api) fn forget(&mut self, group: u64, lookup: u64, place: &Q) {
         if self.touched.get_mut().remove_hashed(group, lookup, place).is_some() {
             self.forgotten += 1;
         }
     }
 
     /// Finds entries whose time is over, some at the end of each epoch, and has them removed.
-    pub(super) fn clean(&mut self, instant: Instant, mut remove: impl FnMut(&Placed<Q>)) {
+    pub(in crate::api) fn clean(&mut self, instant: Instant, mut remove: impl FnMut(&Placed<Q>)) {
         let Some(now) = self.now(instant) else { return };
         let some = self.timeless.len().saturating_sub(CLEANED);
         for spot in self.timeless.split_off(some) {
@@ -245,7 +256,7 @@ impl<Q: Data + Eq, H: Hashing<Q>> Lifetimes<Q, H> {
     }
 
     /// Both tables were read back; `places` are the entries of the state.
-    pub(super) fn restored<'q>(&mut self, places: impl Iterator<Item = &'q Q>)
+    pub(in crate::api) fn restored<'q>(&mut self, places: impl Iterator<Item = &'q Q>)
     where
         Q: 'q,
     {

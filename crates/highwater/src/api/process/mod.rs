@@ -29,6 +29,7 @@ pub use broadcast::{BroadcastContext, BroadcastProcess, BroadcastState};
 pub use build::Processed;
 pub use context::Context;
 pub use lifetime::Ttl;
+pub(super) use lifetime::{Instant, Lifetimes, Placed};
 pub use list::List;
 pub use map::Map;
 pub use side::SideOutput;

@@ -6,6 +6,7 @@ mod keyed;
 mod lifetime;
 mod process;
 mod published;
+mod published_windows;
 mod running;
 mod timers;
 mod triggered;

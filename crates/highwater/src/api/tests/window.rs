@@ -126,7 +126,7 @@ impl Model {
         let of_record = self.kind.windows_of(time);
         if let Kind::Session { .. } = self.kind {
             let (mut start, mut end) = of_record[0];
-            let meets = |window: &Window| window.start < end && start < window.end;
+            let meets = |window: &Window| window.start <= end && start <= window.end;
             let (met, others): (Vec<Window>, Vec<Window>) = windows.drain(..).partition(meets);
             *windows = others;
             if met.is_empty() && !kept(end) {

@@ -9,6 +9,8 @@ use highwater_runtime::plan::{Edge, Exchange, NodeId, Times};
 use highwater_runtime::{Data, OperatorContext, Wants};
 
 use super::disjoint::Disjoint;
+use super::grid::Spans;
+use super::inverse::{Functions, Inverting};
 use super::kind::{Axis, Kept, Layout};
 use super::operator::{WindowOperator, Windows};
 use super::panes::Panes;
@@ -19,7 +21,7 @@ use super::{WindowTrigger, Windowed, WindowedStream};
 use crate::api::job::{Job, Spec};
 use crate::api::step::Merge;
 use crate::api::time::{Timestamp, as_ms};
-use crate::api::{Key, KeyedStream, Stream};
+use crate::api::{Key, KeyedStream};
 
 /// Who says when windows are told of: [`WhenOver`], [`Triggers`] or [`Evicting`].
 pub trait Telling<V>: sealed::Telling<V> {}
@@ -66,6 +68,15 @@ impl<V> Layout<V> {
     /// Whether records must have event times.
     pub(super) fn needs_event_time(&self) -> bool {
         self.axis == Axis::EventTime && !matches!(self.kept, Kept::Global)
+    }
+
+    /// For windows of triggers, how many they last, and after how many one ends.
+    fn triggers(&self) -> Option<(i64, i64)> {
+        match &self.kept {
+            _ if self.axis != Axis::Triggers => None,
+            Kept::Disjoint(Spans::Equal(grid)) | Kept::Panes(grid) => grid.size_and_slide(),
+            _ => None,
+        }
     }
 }
 
@@ -161,13 +172,20 @@ impl<V> sealed::Telling<V> for Evicting<V> {
 impl<K: Key, V: Data, W: Telling<V>> WindowedStream<K, V, W> {
     /// Appends the operator that makes `step` of each window.
     pub(super) fn step<S: Merge<V>>(self, name: &'static str, step: S) -> Windowed<K, V, S::Out> {
+        let (build, job, telling) = self.prepare_telling(name);
+        let wants_late = build.wants_late.clone();
+        let node = telling.build::<K, S>(build, step);
+        Windowed::new(job, node, wants_late)
+    }
+
+    /// What the operator is made of, but for what it does.
+    fn prepare_telling(self, name: &'static str) -> (Build<V>, Job, W) {
         let WindowedStream { input: KeyedStream { job, port, .. }, layout, lateness, telling, at } =
             self;
         if layout.axis != Axis::EventTime && !lateness.is_zero() {
             let why = "nothing is late for windows that don't go by event time: leave `.allowed_lateness(...)` out";
             job.error(at, why);
         }
-        let wants_late = Arc::new(AtomicBool::new(false));
         let watermark = match layout.axis {
             Axis::EventTime => job.plan().watermark_of(&[port], at),
             Axis::Clock | Axis::Triggers => None,
@@ -181,12 +199,8 @@ impl<K: Key, V: Data, W: Telling<V>> WindowedStream<K, V, W> {
             watermark,
             at,
         };
-        let lateness = as_ms(lateness);
-        let (job_of, wanted) = (job.clone(), wants_late.clone());
-        let build = Build { job: job_of, spec, layout, lateness, wants_late: wanted };
-        let node = telling.build::<K, S>(build, step);
-        let main = Stream::new(job.clone(), node, 0);
-        Windowed { main, late: Stream::new(job.clone(), node, 1), job, wants_late }
+        let (lateness, wants_late) = (as_ms(lateness), Arc::new(AtomicBool::new(false)));
+        (Build { job: job.clone(), spec, layout, lateness, wants_late }, job, telling)
     }
 
     fn with<X>(self, telling: X) -> WindowedStream<K, V, X> {
@@ -254,6 +268,51 @@ impl<K: Key, V: Data> WindowedStream<K, V> {
     /// Of each window only records count that are no longer than so much before its latest. See [`evict`](Self::evict).
     pub fn keep_within(self, time: Duration) -> WindowedStream<K, V, Evicting<V>> {
         self.trigger(AtEnd).keep_within(time)
+    }
+}
+
+impl<K: Key, V: Data> WindowedStream<K, V> {
+    /// As [`reduce`](Self::reduce), for [`Batches`](super::Batches) of triggers: what falls out of a window is taken away by `inverse` again, so that a window
+    /// costs what has changed, however long it is.
+    ///
+    /// `inverse(reduce(a, b), b)` must be `a` ([`testing::assert_inverts`](crate::testing::assert_inverts)). Every key that ever had a record is told of with every window, unless `keep` answers false
+    /// for what its window came to: then the key is forgotten.
+    ///
+    /// ```
+    /// use highwater::testing::{self, Collect};
+    /// use highwater::Batches;
+    ///
+    /// let run = testing::run(2, |job| {
+    ///     let words = job.read("in", vec![("a".to_owned(), 1i64), ("b".to_owned(), 1), ("a".to_owned(), 1)]);
+    ///     let counts = words
+    ///         .keyed()
+    ///         .window(Batches::last(10))
+    ///         .reduce_with_inverse(|a, b| a + b, |a, b| a - b, |_, count| *count != 0)
+    ///         .uid("counts");
+    ///     counts.map(|window| (window.key, window.value)).write("out", Collect);
+    /// })?;
+    /// assert_eq!(run.last_per_key::<String, i64>("out")["a"], 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn reduce_with_inverse(
+        self,
+        reduce: impl Fn(V, V) -> V + Send + Sync + 'static,
+        inverse: impl Fn(V, V) -> V + Send + Sync + 'static,
+        keep: impl Fn(&K, &V) -> bool + Send + Sync + 'static,
+    ) -> Windowed<K, V, V> {
+        let (build, job, WhenOver) = self.prepare_telling("window_reduce_with_inverse");
+        let lengths = build.layout.triggers().unwrap_or_else(|| {
+            let why = "an inverse function takes away what falls out of windows of triggers: use `Batches`, or `.reduce(...)`, which \
+                       shares what windows have in common";
+            job.error(build.spec.at, why);
+            (1, 1)
+        });
+        let functions = Arc::new(Functions { reduce, inverse, keep });
+        let wants_late = build.wants_late.clone();
+        let node = build.operator(move |context, _, _| {
+            Inverting::<K, V, _, _, _>::new(context, functions.clone(), lengths)
+        });
+        Windowed::new(job, node, wants_late)
     }
 }
 

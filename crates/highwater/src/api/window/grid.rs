@@ -46,6 +46,14 @@ impl Grid {
         time.saturating_add((length - since.rem_euclid(length)) % length)
     }
 
+    /// How long windows are, and how often one begins, if that is the same for all.
+    pub(super) fn size_and_slide(&self) -> Option<(i64, i64)> {
+        match self.windows {
+            Windows::Sliding { size, slide } => Some((size, slide)),
+            Windows::Cumulating { .. } => None,
+        }
+    }
+
     /// Where the pane of a moment begins.
     #[inline]
     pub(super) fn pane_of(&self, time: i64) -> i64 {

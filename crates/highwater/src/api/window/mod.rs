@@ -11,10 +11,13 @@
 //! [`trigger`] are entries of their own, whatever their kind ([`triggered`]). Windows by the clock, or by triggers of the job, are the same along another
 //! axis ([`kind::Axis`]).
 
+mod batched;
 mod build;
 mod calendar;
 mod disjoint;
 mod grid;
+mod inverse;
+mod join;
 mod kind;
 mod operator;
 mod panes;
@@ -30,12 +33,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use highwater_runtime::Data;
+use highwater_runtime::plan::NodeId;
 use serde::{Deserialize, Serialize};
 
 use super::job::Job;
 use super::step::{Best, ByAggregate, Collected, Count, Fold, Merged, Reduce, Sum};
 use super::time::Timestamp;
 use super::{Key, KeyedStream, MergeAggregate, Stream};
+pub use batched::BatchedStream;
 pub use build::{Evicting, Telling, Triggers, WhenOver};
 use kind::Layout;
 pub use kind::{
@@ -324,6 +329,12 @@ pub struct Windowed<K, V, O> {
 }
 
 impl<K, V, O> Windowed<K, V, O> {
+    /// What comes out of a node, whose operator reads `wants_late` when it is made.
+    fn new(job: Job, node: NodeId, wants_late: Arc<AtomicBool>) -> Self {
+        let (main, late) = (Stream::new(job.clone(), node, 0), Stream::new(job.clone(), node, 1));
+        Windowed { main, late, job, wants_late }
+    }
+
     /// Records that came when all of their windows were over. They are counted in any case: records in are records used and records
     /// late.
     ///

@@ -17,7 +17,7 @@ use crate::api::due::Due;
 use crate::api::ordered::Timed;
 use crate::api::step::Merge;
 
-/// A session of a key; its sessions don't overlap.
+/// A session of a key; its sessions neither overlap nor touch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(bound = "A: Data")]
 struct Span<A> {
@@ -113,7 +113,7 @@ impl<K: Data + Eq, V: Data, S: Merge<V>> Windows for Sessions<K, V, S> {
                 continue;
             }
             let (start, end) = (time, time.saturating_add(gap));
-            let meets = |span: &Span<S::Acc>| span.start < end && start < span.end;
+            let meets = |span: &Span<S::Acc>| span.start <= end && start <= span.end;
             // A record that nothing keeps alive; one that meets a session that is still kept belongs to it.
             if end.saturating_add(self.lateness) <= now.before {
                 let spans = self.sessions.get_hashed(hash, hash, &key);
