@@ -27,7 +27,7 @@ pub struct Settings {
     pub key_groups: u32,
     /// So many checkpoints are kept.
     pub retained: usize,
-    /// Beyond so many committed but unpublished checkpoints, sources pause.
+    /// Beyond so many committed but unpublished checkpoints, sources pause and no checkpoint begins.
     pub unpublished: usize,
     /// When a checkpoint has been due for so long and none could be committed, sources pause.
     pub uncommitted: Duration,
