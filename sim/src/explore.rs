@@ -95,15 +95,15 @@ impl Total {
     pub fn describe(&self) -> String {
         let Counts { by_phase, running, power_losses, pauses, store_faults, other_faults, .. } =
             &self.counts;
-        let Counts { bit_flips, calls, deliveries, .. } = &self.counts;
+        let Counts { bit_flips, calls, deliveries, network_faults, of_several, .. } = &self.counts;
         let mut phases = format!("running={running}");
         for (phase, count) in highwater::env::Phase::ALL.iter().zip(by_phase) {
             let _ = write!(phases, " {}={count}", phase.name());
         }
         format!(
-            "crash points: {phases}\n\
+            "crash points: {phases}; one of several processes={of_several}\n\
              power losses={power_losses} pauses={pauses} store faults={store_faults} bit flips={bit_flips} \
-             clock and sink faults={other_faults}\n\
+             network faults={network_faults} clock and sink faults={other_faults}\n\
              attempts={} store calls={calls} deliveries={deliveries} refused after damage={}",
             self.attempts, self.refused,
         )

@@ -81,6 +81,7 @@ enum Sort {
     Sinks,
     Refusals,
     Stalls,
+    Network,
 }
 
 impl Arguments {
@@ -106,6 +107,7 @@ impl Arguments {
                 Sort::Sinks => &mut mix.sinks,
                 Sort::Refusals => &mut mix.refusals,
                 Sort::Stalls => &mut mix.stalls,
+                Sort::Network => &mut mix.network,
             } = 0;
         }
         mix

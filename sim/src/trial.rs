@@ -182,9 +182,14 @@ fn settings(seed: u64, attempt: usize) -> Settings {
         true => Trigger::AvailableNow { rows: random.within(1..=40) },
         false => Duration::from_micros(random.below(20_000)).into(),
     };
+    let processes = *random.pick(&[1, 1, 1, 1, 1, 2, 2, 3]);
+    let workers = match processes {
+        1 => *random.pick(&[1, 2, 2, 2, 3, 3, 4]),
+        _ => *random.pick(&[1, 1, 2]),
+    };
     Settings {
-        processes: 1,
-        workers: *random.pick(&[1, 2, 2, 2, 3, 3, 4]),
+        processes,
+        workers,
         epoch: Duration::from_micros(random.within(200..=5_000)),
         trigger,
         checkpoint_interval: Some(Duration::from_micros(random.within(1_000..=20_000))),

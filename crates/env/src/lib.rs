@@ -1,4 +1,4 @@
-//! The engine's only door to the outside world: time, threads, tasks and randomness.
+//! The engine's only door to the outside world: time, threads, tasks, randomness and other processes.
 //!
 //! Everything below the connectors reaches these through [`Env`], never through `std` or `tokio`
 //! (`clippy.toml` forbids the ways around it). That is what makes it possible to run the whole engine,
@@ -9,8 +9,10 @@
 //! The environment is also where a test looks into a running process: the engine announces the
 //! [`Phase`]s of a checkpoint as it enters and leaves them.
 
+mod network;
 mod phase;
 mod real;
+mod tcp;
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -18,13 +20,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use network::{Connection, Courier, Door, Network, SILENCE, Wire};
 pub use phase::{Phase, PhaseGuard};
 pub use real::{RealEnv, STRETCH_VARIABLE, TRACE_VARIABLE};
 
 /// A task or an answer still to come, as [`Env`] takes and gives them.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send + 'static>>;
 
-/// Time, threads, tasks and randomness, real or simulated.
+/// Time, threads, tasks, randomness and other processes, real or simulated.
 ///
 /// All methods may be called from any thread, and none blocks.
 pub trait Env: Debug + Send + Sync + 'static {
@@ -57,6 +60,13 @@ pub trait Env: Debug + Send + Sync + 'static {
     ///
     /// For starting and ending an attempt; nothing on a worker thread calls it while records flow.
     fn block_on(&self, task: BoxFuture<()>);
+
+    /// How this process reaches the others of an attempt.
+    ///
+    /// # Errors
+    ///
+    /// If there is no network, or the operating system refuses a thread for it.
+    fn network(&self) -> std::io::Result<Arc<dyn Network>>;
 
     /// A phase begins (`entered`) or ends. Real life ignores it, unless a test listens.
     fn phase(&self, phase: Phase, entered: bool);

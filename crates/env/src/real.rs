@@ -9,9 +9,11 @@ use std::fs::File;
 use std::hash::{BuildHasher, Hasher};
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::{BoxFuture, Env, Phase, Seat, Turn};
+use crate::tcp::TcpNetwork;
+use crate::{BoxFuture, Env, Network, Phase, Seat, Turn};
 
 /// Names a file to which the phases under way are written, one line a change. For tests that kill.
 pub const TRACE_VARIABLE: &str = "HIGHWATER_TEST_PHASES";
@@ -26,6 +28,8 @@ pub struct RealEnv {
     random: AtomicU64,
     // Some until drop: a runtime must be shut down without waiting for tasks that hang.
     runtime: Option<tokio::runtime::Runtime>,
+    /// Once it is asked for: most jobs have one process.
+    network: Mutex<Option<Arc<TcpNetwork>>>,
     hook: Option<TestHook>,
 }
 
@@ -58,6 +62,7 @@ impl RealEnv {
             start: Instant::now(),
             random: AtomicU64::new(seed),
             runtime: Some(runtime),
+            network: Mutex::default(),
             hook: TestHook::from_variables()?,
         })
     }
@@ -121,6 +126,16 @@ impl Env for RealEnv {
 
     fn block_on(&self, task: BoxFuture<()>) {
         self.runtime().block_on(task);
+    }
+
+    fn network(&self) -> std::io::Result<Arc<dyn Network>> {
+        let mut network = self.network.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(network) = &*network {
+            return Ok(network.clone());
+        }
+        let new = Arc::new(TcpNetwork::new()?);
+        *network = Some(new.clone());
+        Ok(new)
     }
 
     fn phase(&self, phase: Phase, entered: bool) {

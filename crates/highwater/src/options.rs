@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use highwater_env::Env;
 use highwater_runtime::cluster::Place;
 use highwater_runtime::{Settings, Trigger};
 
@@ -109,14 +110,14 @@ impl Options {
     }
 
     /// Opens the door of this process among others, if there are `--hosts`.
-    pub(crate) fn place(&self) -> Result<Option<Place>, Error> {
+    pub(crate) fn place(&self, env: &dyn Env) -> Result<Option<Place>, Error> {
         if self.processes > 1 {
             let text = "several processes need a supervisor and checkpoints that outlive them: leave out `--restart never`, `--no-checkpoints` and \
                         `memory:`, or start each process with --hosts and --process";
             return Err(highwater_runtime::Error::Setting(text.to_owned()).into());
         }
         match (&self.hosts, self.process) {
-            (Some(hosts), Some(process)) => Ok(Some(Place::open(process, hosts.clone())?)),
+            (Some(hosts), Some(process)) => Ok(Some(Place::open(env, process, hosts.clone())?)),
             _ => Ok(None),
         }
     }

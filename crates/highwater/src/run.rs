@@ -131,7 +131,7 @@ impl Runner {
         abort_on_panic();
         let (supervisor, place, begin) = match supervised {
             Some((supervisor, (begin, place))) => (Some(supervisor), place, Some(begin)),
-            None => (None, options.place()?, None),
+            None => (None, options.place(&**env)?, None),
         };
         let restarted = begin.as_ref().is_some_and(|begin| begin.restarts > 0);
         let begun = begin.as_ref().is_some_and(|begin| begin.begun);

@@ -252,10 +252,15 @@ impl Attempt {
         Arc::new(Unpublished(self.clone()))
     }
 
+    /// Too much is committed and not yet published: nothing more is to be committed, since operators make output at every trigger, also
+    /// while sources pause.
+    pub(crate) fn is_backed_up(&self) -> bool {
+        self.unpublished.load(Ordering::Relaxed) > self.settings.unpublished
+    }
+
     /// Sources pause: too much is committed and not yet published, or nothing could be committed for too long.
     pub(crate) fn is_held_back(&self, now: Duration) -> bool {
-        self.unpublished.load(Ordering::Relaxed) > self.settings.unpublished
-            || self.is_overdue(now, self.settings.uncommitted)
+        self.is_backed_up() || self.is_overdue(now, self.settings.uncommitted)
     }
 
     /// A checkpoint has been due for longer than `time`, and none was committed since.

@@ -14,11 +14,11 @@ use object_store::path::Path;
 use tokio::sync::mpsc::unbounded_channel;
 
 use crate::attempt::{Attempt, Control};
-use crate::cluster::{Cluster, Formed, Hello, Place, Signal, Totals, Watch, Welcome};
+use crate::cluster::{Cluster, Formed, Hello, Needless, Place, Signal, Totals, Watch, Welcome};
 use crate::commit::Committer;
 use crate::plan::{Checked, Plan};
 use crate::recover::{self, Recovered};
-use crate::{Error, Settings, graph, workers};
+use crate::{Error, Settings, Trigger, graph, workers};
 
 /// More threads than this are a mistake.
 const WORKERS_MAX: usize = 1024;
@@ -131,19 +131,22 @@ impl<'a> Run<'a> {
         hello.graph = graph::fingerprint(&self.plan, &entries);
         hello.binary = Hello::binary_of_this_process()?;
         hello.checkpoints = self.checkpoints();
+        hello.available_now = matches!(self.settings.trigger, Trigger::AvailableNow { .. });
         Ok(hello)
     }
 
-    /// Whether the log says that the job is finished, with all its output published; then no process needs another one.
-    fn is_finished(&self, store: &Store) -> bool {
-        if !self.checkpoints() || self.settings.fresh {
-            return false;
-        }
-        let log = self.log(store);
-        let facts = block_on(&*self.env, async move { log.read().await });
-        let Ok(facts) = facts else { return false };
-        let newest = facts.checkpoints().next_back();
-        newest.is_some_and(|(_, checkpoint)| checkpoint.finished && checkpoint.staged.is_empty())
+    /// Asks whether the log says that the job is finished, with all its output published; then no process needs another one.
+    fn needless(&self, store: &Store) -> Needless {
+        let log = (self.checkpoints() && !self.settings.fresh).then(|| Arc::new(self.log(store)));
+        Box::new(move || {
+            let log = log.clone();
+            Box::pin(async move {
+                let Some(log) = log else { return false };
+                let Ok(facts) = log.read().await else { return false };
+                let newest = facts.checkpoints().next_back();
+                newest.is_some_and(|(_, newest)| newest.finished && newest.staged.is_empty())
+            })
+        })
     }
 
     /// Runs as the one process that writes to the log.
@@ -156,18 +159,21 @@ impl<'a> Run<'a> {
         let cluster = match place {
             None => None,
             Some(place) => {
-                let hello = self.hello(0)?;
-                let mut finished = || self.is_finished(&store);
-                match Cluster::gather(place, &hello, &self.env, &mut finished) {
+                let (hello, needless) = (self.hello(0)?, self.needless(&store));
+                let gather = Cluster::gather(place, hello, self.env.clone(), needless);
+                match block_on(&*self.env, gather)? {
                     Formed::Together(cluster) => Some(cluster),
                     Formed::Needless => None,
                 }
             }
         };
-        let failed = |cluster: &Option<Cluster>, error: Error| {
+        let tell = |cluster: &Option<Cluster>, signal: Signal| {
             if let Some(cluster) = cluster {
-                cluster.tell_all(&Signal::Failed { why: error.to_string() });
+                block_on(&*self.env, cluster.tell_all(&signal));
             }
+        };
+        let failed = |cluster: &Option<Cluster>, error: Error| {
+            tell(cluster, Signal::Failed { why: error.to_string() });
             error
         };
         let prepared = self.prepare(&store);
@@ -179,9 +185,7 @@ impl<'a> Run<'a> {
             let mut committer = committer.take().expect("a base was found in a log");
             block_on(&*self.env, async move { committer.finish().await });
             check_failure(&attempt, &recovered.log).map_err(|error| failed(&cluster, error))?;
-            if let Some(cluster) = &cluster {
-                cluster.tell_all(&Signal::Done { finished: true });
-            }
+            tell(&cluster, Signal::Done { finished: true });
             return Ok(outcome(&attempt, &recovered, true, Some(number)));
         }
         let others = match cluster {
@@ -239,9 +243,9 @@ impl<'a> Run<'a> {
         started: impl FnOnce(Control),
     ) -> Result<Outcome, Error> {
         let process = place.process();
-        let hello = self.hello(process)?;
-        let mut finished = || self.is_finished(&store);
-        let (cluster, welcome) = match Cluster::join(place, &hello, &self.env, &mut finished)? {
+        let (hello, needless) = (self.hello(process)?, self.needless(&store));
+        let join = Cluster::join(place, hello, self.env.clone(), needless);
+        let (cluster, welcome) = match block_on(&*self.env, join)? {
             Formed::Together(together) => together,
             Formed::Needless => {
                 let recovered = Recovered::without_checkpoints(self.log(&store), &self.settings);
@@ -252,7 +256,8 @@ impl<'a> Run<'a> {
         let log = self.log(&store);
         let task = recover::follow(log, welcome, self.settings.clone(), self.env.clone());
         let recovered = block_on(&*self.env, task).inspect_err(|error| {
-            cluster.tell_all(&Signal::Failed { why: error.to_string() });
+            let signal = Signal::Failed { why: error.to_string() };
+            block_on(&*self.env, cluster.tell_all(&signal));
         })?;
         let attempt = self.attempt(process, &recovered);
         self.run_workers(recovered, attempt, None, Some(cluster), started)
@@ -268,15 +273,13 @@ impl<'a> Run<'a> {
     ) -> Result<Outcome, Error> {
         let from = recovered.base.as_ref().map(|(number, _)| *number);
         let log = recovered.log.clone();
-        let (others, conduits) = match cluster {
+        let (others, wires) = match cluster {
             None => (None, None),
-            Some(mut cluster) => {
-                let sockets = cluster.mesh(&self.env).inspect_err(|error| {
-                    cluster.tell_all(&Signal::Failed { why: error.to_string() });
-                })?;
-                let (others, conduits) = Watch::start(cluster, sockets, &attempt);
+            Some(cluster) => {
+                let (cluster, wires) = block_on(&*self.env, cluster.mesh())?;
+                let others = Watch::start(cluster, &attempt);
                 attempt.set_others(&others);
-                (Some(others), Some(conduits))
+                (Some(others), Some(wires))
             }
         };
         let commits = committer.is_some();
@@ -294,7 +297,7 @@ impl<'a> Run<'a> {
         started(Control(attempt.clone()));
         let summary = outcome(&attempt, &recovered, false, from);
         let ready = self.checkpoints().then_some(ready);
-        let guards = workers::start(self.plan, recovered, &attempt, conduits, ready)?;
+        let workers = workers::start(self.plan, recovered, &attempt, wires, ready)?;
         let (owner, together) = (attempt.clone(), others.clone());
         let finished = block_on(&*attempt.env, async move {
             owner.ended().await;
@@ -314,15 +317,11 @@ impl<'a> Run<'a> {
             }
             finished
         });
-        if attempt.workers_running() == 0 && others.is_none() {
-            drop(guards);
-        } else {
-            // A worker hangs in a user's function, or a connection with another process: nobody waits for it.
-            std::mem::forget(guards);
-        }
+        workers.end(&attempt);
         let failure = check_failure(&attempt, &log);
         if let (Err(error), Some(others)) = (&failure, &others) {
-            others.tell_all(&Signal::Failed { why: error.to_string() });
+            let signal = Signal::Failed { why: error.to_string() };
+            block_on(&*attempt.env, others.tell_all(&signal));
         }
         failure?;
         attempt.end();
@@ -344,7 +343,7 @@ async fn end_together(attempt: &Attempt, others: &Watch) -> bool {
         others.all_ended().await;
         let finished = attempt.is_finished();
         if !attempt.is_over() {
-            others.dismiss(finished);
+            others.dismiss(finished).await;
         }
         return finished;
     }

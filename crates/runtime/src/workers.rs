@@ -6,17 +6,15 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use highwater_env::{Seat, Turn};
+use highwater_env::{Seat, Turn, Wire};
 use timely::CommunicationConfig;
-use timely::communication::allocator::ProcessBuilder;
-use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
-use timely::communication::{Allocator, AllocatorBuilder, Hooks, WorkerGuards, initialize_from};
+use timely::communication::{Allocator, AllocatorBuilder, WorkerGuards, initialize_from};
 use timely::worker::Config as WorkerConfig;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::Error;
 use crate::attempt::{Attempt, lock};
-use crate::cluster::Conduits;
+use crate::cluster::{self, Data, Wires};
 use crate::dataflow::{self, Pacer, Ready, Worker};
 use crate::plan::Checked;
 use crate::recover::Recovered;
@@ -24,20 +22,38 @@ use crate::recover::Recovered;
 /// A worker with nothing to do looks around at least so often.
 const PARK_MAX: Duration = Duration::from_millis(50);
 
-/// Starts the workers, connected through `conduits` with those of other processes, if there are any. `ready` is for worker 0.
+/// The workers of an attempt on this process.
+pub(crate) struct Workers {
+    guards: WorkerGuards<()>,
+    /// Their connections with other processes are real ones.
+    connected: bool,
+}
+
+impl Workers {
+    /// The attempt has come to its end. A worker that hangs in a user's function, or a connection with another process: nobody waits for it.
+    pub(crate) fn end(self, attempt: &Attempt) {
+        if attempt.workers_running() > 0 || self.connected {
+            std::mem::forget(self.guards);
+        }
+    }
+}
+
+/// Starts the workers, connected through `wires` with those of other processes, if there are any. `ready` is for worker 0.
 pub(crate) fn start(
     plan: Checked,
     recovered: Recovered,
     attempt: &Arc<Attempt>,
-    conduits: Option<Conduits>,
+    wires: Option<Wires>,
     ready: Option<UnboundedSender<Ready>>,
-) -> Result<WorkerGuards<()>, Error> {
+) -> Result<Workers, Error> {
     let workers = attempt.settings.workers;
+    let is_socket = |data: &Data| matches!(data.wire, Wire::Socket(_));
+    let connected = wires.iter().flatten().flatten().any(is_socket);
     let failed = |why: String| Error::Io {
         what: "starting workers".to_owned(),
         source: std::io::Error::other(why),
     };
-    let (builders, guard) = connect(attempt, conduits).map_err(failed)?;
+    let (builders, guard) = connect(attempt, wires).map_err(failed)?;
     let shared = Arc::new((plan, recovered));
     let seats = (0..workers).map(|worker| Some((shared.clone(), attempt.env.seat(worker))));
     let (seats, ready) = (Mutex::new(seats.collect::<Vec<_>>()), Mutex::new(ready));
@@ -49,7 +65,12 @@ pub(crate) fn start(
         let here = index % workers;
         let (shared, mut seat) = lock(&seats)[here].take().expect("each worker starts once");
         let result = catch_unwind(AssertUnwindSafe(|| {
-            work(allocator, shared, &owner, ready, &mut *seat);
+            let left = work(allocator, shared, &owner, ready, &mut *seat);
+            // A worker that is connected with other processes isn't even dropped, because its connections would then say that it has
+            // come to its end.
+            if connected {
+                std::mem::forget(left);
+            }
         }));
         if let Err(panic) = result {
             owner.fail(Error::Panic { worker: index, message: message(&*panic) });
@@ -57,43 +78,38 @@ pub(crate) fn start(
         owner.worker_left();
     };
     // Timely's builders can only be built on threads of its own; these are the engine's workers.
-    initialize_from(builders, guard, work).map_err(failed)
+    let guards = initialize_from(builders, guard, work).map_err(failed)?;
+    Ok(Workers { guards, connected })
 }
 
 /// Timely's allocators for the workers of this process.
 fn connect(
-    attempt: &Attempt,
-    conduits: Option<Conduits>,
+    attempt: &Arc<Attempt>,
+    wires: Option<Wires>,
 ) -> Result<(Vec<AllocatorBuilder>, Box<dyn Any + Send>), String> {
-    let workers = attempt.settings.workers;
-    let Some(conduits) = conduits else {
-        let config = match workers {
-            1 => CommunicationConfig::Thread,
-            workers if attempt.settings.exchange_bytes => {
-                CommunicationConfig::ProcessBinary(workers)
-            }
-            workers => CommunicationConfig::Process(workers),
-        };
-        return config.try_build();
+    if let Some(wires) = wires {
+        return cluster::connect(attempt, wires).map_err(|error| error.to_string());
+    }
+    let config = match attempt.settings.workers {
+        1 => CommunicationConfig::Thread,
+        workers if attempt.settings.exchange_bytes => CommunicationConfig::ProcessBinary(workers),
+        workers => CommunicationConfig::Process(workers),
     };
-    let hooks = Hooks::default();
-    let inner = ProcessBuilder::new_typed_vector(workers, hooks.refill.clone(), None);
-    let (builders, guard) =
-        initialize_networking_from_sockets(inner, conduits, attempt.process, workers, hooks)
-            .map_err(|error| error.to_string())?;
-    Ok((builders.into_iter().map(AllocatorBuilder::Tcp).collect(), Box::new(guard)))
+    config.try_build()
 }
 
-/// One worker, from its restored state to the end of its dataflow.
+/// One worker, from its restored state to the end of its dataflow. What is returned hasn't come to its end, because the attempt has.
+///
+/// Invariant 6: after the attempt's end not one step more, so nothing that is dropped then is ever told to others.
 fn work(
     allocator: Allocator,
     shared: Arc<(Checked, Recovered)>,
     attempt: &Arc<Attempt>,
     ready: Option<UnboundedSender<Ready>>,
     seat: &mut dyn Seat,
-) {
+) -> Option<timely::worker::Worker> {
     if seat.turn(Duration::ZERO) == Turn::Dead {
-        return;
+        return None;
     }
     let (index, peers) = (allocator.index(), allocator.peers());
     let mut timely = timely::worker::Worker::new(WorkerConfig::default(), allocator, None);
@@ -106,32 +122,24 @@ fn work(
         Ok(pacer) => pacer,
         Err(error) => {
             attempt.fail(error);
-            return leave(timely, attempt);
+            return Some(timely);
         }
     };
     let env = &attempt.env;
     loop {
         let due = pacer.due();
         let idle = due.map_or(PARK_MAX, |due| due.saturating_sub(env.monotonic()).min(PARK_MAX));
-        let Turn::Step(idle) = seat.turn(idle) else { return };
+        let Turn::Step(idle) = seat.turn(idle) else { return None };
         if attempt.is_over() {
-            return leave(timely, attempt);
+            return Some(timely);
         }
         if due.is_some_and(|due| due <= env.monotonic()) {
             pacer.activate();
         }
         if !timely.step_or_park(Some(idle)) {
-            return;
+            return None;
         }
         worker.release();
-    }
-}
-
-/// Invariant 6: not one step more, so nothing that is dropped now is ever told to others. A worker that is connected with other processes
-/// isn't even dropped, because its connections would then say that it has come to its end.
-fn leave(timely: timely::worker::Worker, attempt: &Attempt) {
-    if attempt.settings.processes > 1 {
-        std::mem::forget(timely);
     }
 }
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use highwater_env::{BoxFuture, Env, Phase, Seat, Turn};
+use highwater_env::{BoxFuture, Env, Network, Phase, Seat, Turn};
 
+use crate::network::SimNetwork;
 use crate::scheduler::{ProcessId, Shared, Slot, ThreadId, become_thread};
 use crate::world;
 
@@ -73,6 +74,10 @@ impl Env for SimEnv {
         world::block_on(&self.shared, self.process, task);
     }
 
+    fn network(&self) -> std::io::Result<Arc<dyn Network>> {
+        Ok(Arc::new(SimNetwork::new(self.shared.clone(), self.process)))
+    }
+
     fn phase(&self, phase: Phase, entered: bool) {
         self.shared.lock().phase(self.process, phase, entered);
     }
@@ -81,25 +86,38 @@ impl Env for SimEnv {
 /// Waits until the world's clock has moved on by `duration`.
 pub(crate) fn sleep(shared: &Arc<Shared>, duration: Duration) -> Sleep {
     let due_us = shared.lock().clock_us + duration.as_micros() as u64;
-    Sleep { shared: shared.clone(), due_us }
+    Sleep { shared: shared.clone(), due_us, timer: None }
 }
 
 pub(crate) struct Sleep {
     shared: Arc<Shared>,
     due_us: u64,
+    timer: Option<u64>,
 }
 
 impl Future for Sleep {
     type Output = ();
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let mut state = self.shared.lock();
         if state.clock_us >= self.due_us {
             return Poll::Ready(());
         }
-        // Polled twice it wakes twice, which does no harm.
-        state.set_timer(self.due_us, context.waker().clone());
+        let set = self.timer.is_some_and(|timer| state.has_timer(timer));
+        if !set {
+            let timer = state.set_timer(self.due_us, context.waker().clone());
+            drop(state);
+            self.timer = Some(timer);
+        }
         Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if let Some(timer) = self.timer {
+            self.shared.lock().cancel_timer(timer);
+        }
     }
 }
 

@@ -33,12 +33,16 @@ pub enum When {
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
-    /// The newest process dies, as by `kill -9`.
+    /// The newest process dies, as by `kill -9`; if several run the newest attempt, one of them.
     Kill,
     /// The machine loses power: every process dies, and with them whatever a disk hadn't been told to keep.
     PowerLoss,
     /// The newest process stands still; its replacement is started, and so many steps later it goes on, a zombie.
     Pause(u64),
+    /// A connection between two processes breaks.
+    Cut,
+    /// A connection between two processes, or all those of one, carries nothing for so many milliseconds.
+    Silence(u64),
     /// One worker of the newest process doesn't get to run for so many steps: what others send it waits, and so do they for it.
     Stall(u64),
     /// Somebody asks the newest process to stop, as by Ctrl-C; it takes a last checkpoint, and a later attempt goes on from there.
@@ -112,6 +116,8 @@ impl fmt::Display for Fault {
             What::Kill => write!(f, "kill the newest process")?,
             What::PowerLoss => write!(f, "the power fails")?,
             What::Pause(steps) => write!(f, "pause the newest process for {steps} steps")?,
+            What::Cut => write!(f, "a connection between processes breaks")?,
+            What::Silence(ms) => write!(f, "processes don't hear each other for {ms} ms")?,
             What::Stall(steps) => {
                 write!(f, "a worker of the newest process waits for {steps} steps")?;
             }
@@ -181,6 +187,8 @@ pub struct Mix {
     pub refusals: u64,
     /// Workers that wait.
     pub stalls: u64,
+    /// Connections between processes that break, or are silent for a while.
+    pub network: u64,
 }
 
 impl Mix {
@@ -200,6 +208,7 @@ impl Mix {
         sinks: 0,
         refusals: 0,
         stalls: 0,
+        network: 0,
     };
 
     /// Processes die, and nothing else happens.
@@ -221,6 +230,7 @@ impl Mix {
         sinks: 2,
         refusals: 1,
         stalls: 1,
+        network: 1,
     };
 
     /// Draws faults; `steps` is about how long an undisturbed run is. Of each sort there are up to twice as many as the mix says.
@@ -311,6 +321,14 @@ impl Mix {
         }
         for _ in 0..count(random, self.stalls) {
             let what = What::Stall(random.within(1..=steps));
+            faults.push(Fault { when: step(random), what });
+        }
+        for _ in 0..count(random, self.network) {
+            // Half of the silences are too short to matter.
+            let what = match random.chance(500) {
+                true => What::Cut,
+                false => What::Silence(random.within(1..=4_000)),
+            };
             faults.push(Fault { when: step(random), what });
         }
         faults

@@ -8,15 +8,17 @@
 //!  controller ─start, await─▶ processes: a main thread and its workers ──┐ one thread at a time has the baton,
 //!      (the caller's thread)        │ tasks, sleeps                       │ and whoever has it decides what comes next
 //!                                   ▼                                     │
-//!                              network ── the store: latency, faults ─────┘
+//!                     connections with other processes,  ─────────────────┘
+//!                     calls of the store: latency, faults
 //! ```
 //!
-//! - [`World`]: the whole. - `scheduler`: who goes next. - `process`: lives and deaths. - `store`, `disk`: what lasts.
+//! - [`World`]: the whole. - `scheduler`: who goes next. - `network`: connections. - `store`, `disk`: what lasts.
 //! - [`Fault`], [`Mix`]: what goes wrong. - [`run`](fn@run): a job from start to end, through all of it.
 
 mod disk;
 mod env;
 mod fault;
+mod network;
 mod random;
 mod run;
 mod scheduler;

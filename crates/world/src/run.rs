@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use highwater_log::{LogError, Store};
+use highwater_runtime::cluster::Place;
 use highwater_runtime::{Error, Outcome, Plan, Settings, Trigger};
 
 use crate::fault::{Fault, What};
@@ -15,6 +16,9 @@ use crate::world::{Body, Counts, World};
 
 /// More attempts than this, and the job gets nowhere.
 const ATTEMPTS_MAX: usize = 400;
+
+/// So long a supervisor waits for processes that could come to their end by themselves.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// A job and what happens to it.
 pub struct Scenario<'j> {
@@ -30,9 +34,9 @@ pub struct Scenario<'j> {
     pub record: bool,
     /// The job's name. Names what a process keeps for the job outside of the world, so it should be used once.
     pub name: String,
-    /// Makes the job's plan, anew for each attempt, as a new process would.
+    /// Makes the job's plan, anew for each process of an attempt, as a new process would.
     pub plan: &'j dyn Fn(&World) -> Plan,
-    /// How the n-th attempt runs, counted from zero.
+    /// How the n-th attempt runs, counted from zero, and in how many processes.
     pub settings: &'j dyn Fn(usize) -> Settings,
     /// Called once an attempt says that the job is done, before anything else happens.
     pub done: &'j dyn Fn(),
@@ -54,11 +58,13 @@ impl fmt::Display for Violation {
     }
 }
 
-/// How an attempt ended.
+/// How one process of an attempt ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
     /// How many workers it had.
     pub workers: usize,
+    /// Of how many processes it was one.
+    pub processes: usize,
     /// How it ended.
     pub ended: Ended,
 }
@@ -87,7 +93,7 @@ pub struct Run {
     pub violation: Option<Violation>,
     /// How the job ended; none if it refused to go on after damage.
     pub outcome: Option<Outcome>,
-    /// Every attempt.
+    /// Every process of every attempt.
     pub attempts: Vec<Attempt>,
     /// The world, at its end.
     pub world: World,
@@ -111,6 +117,7 @@ pub fn run(scenario: Scenario<'_>) -> Run {
         settings,
         done,
         alive: BTreeMap::new(),
+        teams: Vec::new(),
         attempts: Vec::new(),
         damaged: false,
         flips,
@@ -146,6 +153,7 @@ struct Controller<'j> {
     settings: &'j dyn Fn(usize) -> Settings,
     done: &'j dyn Fn(),
     alive: BTreeMap<ProcessId, Alive>,
+    teams: Vec<Team>,
     attempts: Vec<Attempt>,
     /// An attempt has refused to go on because of damage. Before the next one starts, the others come to their end.
     damaged: bool,
@@ -153,21 +161,35 @@ struct Controller<'j> {
     stops: bool,
 }
 
+/// Processes that run attempts together: as many as the settings say, each of which is started again when it has ended, until none is left.
+struct Team {
+    settings: Settings,
+    /// One supervisor has started all of them, and ends the others when one has failed.
+    supervised: bool,
+    /// One has come to its end, and nobody is started again.
+    over: bool,
+    /// Something has happened to it that may well end all.
+    troubled: bool,
+    /// What those said that were lost by others. There must have been trouble.
+    lost: Option<String>,
+}
+
 struct Alive {
     process: ProcessId,
     body: Body<Result<Outcome, Error>>,
     attempt: usize,
-    /// Another process ran at the same time.
+    team: usize,
+    /// Which process of the team it is.
+    place: usize,
+    /// Another team ran at the same time.
     overlapped: bool,
     paused: bool,
-    /// It reads what is there, and ends.
-    drains: bool,
 }
 
 impl Controller<'_> {
     /// The job's outcome, or none if it refuses to go on after a bit has flipped.
     fn run(&mut self) -> Result<Option<Outcome>, Violation> {
-        self.start()?;
+        self.start_team()?;
         loop {
             match self.world.next_event() {
                 Event::Stuck => {
@@ -177,11 +199,16 @@ impl Controller<'_> {
                 Event::Paused(process) => {
                     if let Some(alive) = self.alive.get_mut(&process) {
                         alive.paused = true;
-                        self.start()?;
+                        let team = alive.team;
+                        self.teams[team].troubled = true;
+                        if self.is_absent(team) && team + 1 == self.teams.len() {
+                            self.start_team()?;
+                        }
                     }
                 }
                 Event::Ended(process) => {
                     let Some(alive) = self.alive.remove(&process) else { continue };
+                    let team = alive.team;
                     match self.ended(alive)? {
                         Next::Done(outcome) => {
                             (self.done)();
@@ -190,69 +217,169 @@ impl Controller<'_> {
                         Next::GiveUp => return Ok(None),
                         Next::GoOn => {}
                     }
-                    let wait = !self.alive.is_empty() && self.damaged;
-                    if !wait && self.alive.values().all(|alive| alive.paused) {
-                        let pause = Duration::from_micros(self.random.below(5_000));
-                        self.world.wait(pause);
-                        self.start()?;
-                    }
+                    self.go_on(team)?;
                 }
             }
         }
     }
 
-    fn start(&mut self) -> Result<(), Violation> {
-        let attempt = self.attempts.len();
-        if attempt >= ATTEMPTS_MAX {
-            return Err(Violation(format!("{attempt} attempts, and the job isn't done")));
+    /// Nobody of a team is there but for those that stand still.
+    fn is_absent(&self, team: usize) -> bool {
+        let members = self.alive.values().filter(|alive| alive.team == team);
+        members.into_iter().all(|alive| alive.paused || !self.world.is_alive(alive.process))
+    }
+
+    /// Somebody is there who runs the job, or would without others.
+    fn goes_on(&self) -> bool {
+        self.alive.values().any(|alive| {
+            let leads = alive.place == 0 || self.world.has_begun(alive.process);
+            leads && self.world.is_alive(alive.process)
+        })
+    }
+
+    /// The places of a team at which nobody is.
+    fn free_places(&self, team: usize) -> Vec<usize> {
+        let taken = |place: &usize| {
+            let mut members = self.alive.values().filter(|alive| alive.team == team);
+            members.any(|alive| alive.place == *place && self.world.is_alive(alive.process))
+        };
+        (0..self.teams[team].settings.processes).filter(|place| !taken(place)).collect()
+    }
+
+    /// A process of a team has ended, and the job isn't done.
+    fn go_on(&mut self, team: usize) -> Result<(), Violation> {
+        let newest = self.teams.len() - 1;
+        // What is damaged won't be mended: those that are still there go on or come to their end.
+        if self.damaged && self.goes_on() {
+            return Ok(());
         }
-        let settings = (self.settings)(attempt);
-        let drains = matches!(settings.trigger, Trigger::AvailableNow { .. });
-        self.attempts.push(Attempt { workers: settings.workers, ended: Ended::Killed });
+        if team == newest && self.teams[team].supervised && !self.teams[team].over {
+            self.world.end_team(team);
+        }
+        if self.free_places(newest).is_empty() {
+            return Ok(());
+        }
+        let pause = match self.is_absent(newest) {
+            true => self.random.below(5_000),
+            // Some are quick, others slower than what the rest needs to find out.
+            false => {
+                let most = 1 << self.random.within(12..=21);
+                self.random.below(most)
+            }
+        };
+        self.world.wait(Duration::from_micros(pause));
+        if self.is_absent(newest) {
+            return self.start_team();
+        }
+        if !self.teams[newest].over {
+            let free = self.free_places(newest);
+            return free.into_iter().try_for_each(|place| self.start(newest, place));
+        }
+        // Those that run come to their end by themselves; those that wait for others needn't.
+        self.world.wait(FAREWELL);
+        let begun = |alive: &Alive| alive.team == newest && self.world.has_begun(alive.process);
+        if self.teams[newest].over && !self.alive.values().any(begun) {
+            self.world.end_team(newest);
+        }
+        if self.is_absent(newest) { self.start_team() } else { Ok(()) }
+    }
+
+    /// Starts as many processes as the next settings say.
+    fn start_team(&mut self) -> Result<(), Violation> {
+        let team = self.teams.len();
+        if team >= ATTEMPTS_MAX {
+            return Err(Violation(format!("{team} attempts, and the job isn't done")));
+        }
+        let settings = (self.settings)(team);
+        let processes = settings.processes;
+        let supervised = processes > 1 && self.random.chance(400);
+        let (over, troubled, lost) = (false, false, None);
+        self.teams.push(Team { settings, supervised, over, troubled, lost });
+        let mut places: Vec<usize> = (0..processes).collect();
+        if processes > 1 {
+            self.random.shuffle(&mut places);
+        }
+        for place in places {
+            self.start(team, place)?;
+        }
+        Ok(())
+    }
+
+    /// Starts one process of a team.
+    fn start(&mut self, team: usize, place: usize) -> Result<(), Violation> {
+        let settings = self.teams[team].settings.clone();
+        let (workers, processes) = (settings.workers, settings.processes);
+        let attempt = self.attempts.len();
+        self.attempts.push(Attempt { workers, processes, ended: Ended::Killed });
         let (job, plan) = (self.name.clone(), (self.plan)(&self.world));
-        let name = format!("attempt {attempt} with {} workers", settings.workers);
+        let mut name = format!("attempt {team} with {workers} workers");
+        if processes > 1 {
+            name = format!("{name}, as process {place} of {processes}");
+        }
         let world = self.world.clone();
-        let (process, body) = self.world.start(&name, move |env, store| {
-            highwater_runtime::run(&job, plan, settings, env, store, |control| world.steer(control))
+        let (process, body) = self.world.start(&name, team, move |env, store| {
+            let started = |control| world.steer(control);
+            if processes == 1 {
+                return highwater_runtime::run(&job, plan, settings, env, store, started);
+            }
+            let hosts = (0..processes).map(|place| format!("host-{place}")).collect();
+            let place = Place::open(&*env, place, hosts)?;
+            highwater_runtime::run_process(&job, plan, settings, env, store, place, started)
         });
         let body = body.map_err(Violation)?;
-        let overlapped = !self.alive.is_empty();
-        self.alive.values_mut().for_each(|other| other.overlapped = true);
-        let alive = Alive { process, body, attempt, overlapped, paused: false, drains };
-        self.alive.insert(process, alive);
+        let mut overlapped = false;
+        for other in self.alive.values_mut().filter(|other| other.team != team) {
+            other.overlapped = true;
+            overlapped = true;
+        }
+        let paused = false;
+        self.alive
+            .insert(process, Alive { process, body, attempt, team, place, overlapped, paused });
         Ok(())
     }
 
     fn ended(&mut self, alive: Alive) -> Result<Next, Violation> {
         let result = alive.body.join().unwrap_or_else(|_| Err("its thread panicked".to_owned()));
+        let last = !self.alive.values().any(|other| other.team == alive.team);
         let ended = &mut self.attempts[alive.attempt].ended;
-        match result {
-            Err(panic) => Err(Violation(format!("a process panicked: {panic}"))),
-            Ok(None) => Ok(Next::GoOn),
+        let team = &mut self.teams[alive.team];
+        let next = match result {
+            Err(panic) => return Err(Violation(format!("a process panicked: {panic}"))),
+            Ok(None) => {
+                team.troubled = true;
+                Next::GoOn
+            }
             Ok(Some(Ok(outcome))) => {
+                let drains = matches!(team.settings.trigger, Trigger::AvailableNow { .. });
                 *ended = match (outcome.finished, outcome.already_finished) {
                     (false, _) => Ended::Stopped,
                     (true, true) => Ended::FoundFinished,
-                    (true, false) if alive.drains => Ended::Drained,
+                    (true, false) if drains => Ended::Drained,
                     (true, false) => Ended::Finished,
                 };
+                // What it said to others in the end may be lost.
+                (team.over, team.troubled) = (true, true);
                 match ended {
-                    Ended::Finished | Ended::FoundFinished => Ok(Next::Done(outcome)),
+                    Ended::Finished | Ended::FoundFinished => Next::Done(outcome),
                     Ended::Stopped if !self.stops => {
-                        Err(Violation("the job stopped, and nobody asked it to".to_owned()))
+                        let why = "the job stopped, and nobody asked it to";
+                        return Err(Violation(why.to_owned()));
                     }
-                    _ => Ok(Next::GoOn),
+                    _ => Next::GoOn,
                 }
             }
             Ok(Some(Err(error))) => {
                 *ended = Ended::Failed(error.to_string());
-                let store_failed = self.world.store_failed(alive.process);
+                let store_failed = self.world.store_failed(alive.team);
                 let sort = sort(&error);
+                let several = team.settings.processes > 1;
                 let allowed = match sort {
-                    // What a flipped bit has made of one's own entry, whose answer was lost, isn't one's own.
-                    Sort::Fenced => alive.overlapped || self.flips,
+                    // What a flipped bit has made of one's own entry, whose answer was lost, isn't one's own. Of several processes, one
+                    // that was left behind finds that the others have begun anew.
+                    Sort::Fenced => alive.overlapped || self.flips || several,
                     Sort::Unavailable => store_failed,
                     Sort::Damage => self.flips,
+                    Sort::Lost => several,
                     Sort::Bug => false,
                 };
                 if !allowed {
@@ -260,12 +387,27 @@ impl Controller<'_> {
                         "an attempt ended, and shouldn't have: {error}"
                     )));
                 }
+                match sort {
+                    Sort::Lost | Sort::Fenced if several && !alive.overlapped => {
+                        team.lost.get_or_insert_with(|| error.to_string());
+                    }
+                    _ => team.troubled = true,
+                }
                 // What is damaged stays so, unless another attempt that still runs goes on from what it has.
                 self.damaged = sort == Sort::Damage;
-                let again = self.damaged && self.alive.is_empty();
-                Ok(if again { Next::GiveUp } else { Next::GoOn })
+                if sort == Sort::Damage { Next::GiveUp } else { Next::GoOn }
             }
+        };
+        let troubled = team.troubled || self.world.counts().network_faults > 0;
+        if let (Some(why), true, false) = (&team.lost, last, troubled) {
+            let text = format!("processes lost each other without a reason: {why}");
+            return Err(Violation(text));
         }
+        if matches!(next, Next::GiveUp) {
+            self.world.end_team(alive.team);
+            return Ok(if self.goes_on() { Next::GoOn } else { Next::GiveUp });
+        }
+        Ok(next)
     }
 
     /// The job is done. Zombies must see that, and a last start puts things in order.
@@ -284,23 +426,31 @@ impl Controller<'_> {
                 }
             }
         }
-        self.start()?;
-        loop {
+        self.start_team()?;
+        let mut found = false;
+        while !self.alive.is_empty() {
             match self.world.next_event() {
                 Event::Ended(process) => {
                     let Some(alive) = self.alive.remove(&process) else { continue };
-                    return match self.ended(alive)? {
-                        Next::Done(last) if last.already_finished => Ok(outcome),
+                    match self.ended(alive)? {
+                        Next::Done(last) if last.already_finished => found = true,
                         // The damage is to the last checkpoint: without exactly-once sinks the job goes on from an older one.
-                        Next::GiveUp | Next::Done(_) if self.flips => Ok(outcome),
-                        _ => Err(Violation("a finished job isn't finished any more".to_owned())),
-                    };
+                        _ if self.flips => return Ok(outcome),
+                        _ => {
+                            let why = "a finished job isn't finished any more";
+                            return Err(Violation(why.to_owned()));
+                        }
+                    }
                 }
                 Event::Paused(_) => {}
                 Event::Stuck => {
                     return Err(Violation("a finished job doesn't start".to_owned()));
                 }
             }
+        }
+        match found {
+            true => Ok(outcome),
+            false => Err(Violation("nobody found the finished job".to_owned())),
         }
     }
 }
@@ -316,6 +466,8 @@ enum Sort {
     Fenced,
     Unavailable,
     Damage,
+    /// Another process was.
+    Lost,
     Bug,
 }
 
@@ -331,6 +483,7 @@ fn sort(error: &Error) -> Sort {
         Error::Log(error) => of_the_log(error),
         Error::InDoubt(_) | Error::LastCheckpoint(_) => Sort::Unavailable,
         Error::Refused { .. } => Sort::Damage,
+        Error::Peer { .. } | Error::Handshake(_) => Sort::Lost,
         Error::Operator { source, .. } => {
             source.downcast_ref::<LogError>().map_or(Sort::Bug, of_the_log)
         }

@@ -9,6 +9,7 @@
 //! 9. The same seed gives the same run: every choice here is drawn from `State::random`, from candidates in an order that doesn't depend
 //!    on the machine.
 
+mod clock;
 mod habits;
 mod strike;
 
@@ -84,21 +85,29 @@ pub(crate) struct State {
     pub(crate) events: VecDeque<Event>,
     /// Futures of the dead, to be dropped when the state isn't locked.
     dropped: Vec<BoxFuture<()>>,
+    /// Who is to be asked to stop then.
+    stopped: Vec<Control>,
     pub(crate) trace: Trace,
     pub(crate) counts: Counts,
     pub(crate) store: crate::store::Condition,
+    pub(crate) links: crate::network::Links,
     media: Arc<crate::store::Media>,
 }
 
 pub(crate) struct Process {
     pub(crate) alive: bool,
-    /// It will go on at this step.
+    /// Those that have the same number were started to run an attempt together.
+    pub(crate) team: usize,
+    /// It will go on at this step, and not before this time.
     pub(crate) paused_until: Option<u64>,
+    pub(crate) paused_until_us: u64,
     pub(crate) main: ThreadId,
     /// A call of it to the store has failed.
     pub(crate) store_failed: bool,
     /// By which it is asked to stop, once its workers run.
     pub(crate) control: Option<Control>,
+    /// Its workers run, or have run.
+    pub(crate) begun: bool,
     /// An entry was committed, and nothing of it is published yet.
     committed: bool,
     /// How often each phase is under way now.
@@ -106,12 +115,15 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn new(main: ThreadId) -> Self {
+    pub(crate) fn new(main: ThreadId, team: usize) -> Self {
         Process {
             alive: true,
+            team,
             paused_until: None,
+            paused_until_us: 0,
             main,
             control: None,
+            begun: false,
             committed: false,
             store_failed: false,
             under_way: [0; Phase::ALL.len()],
@@ -223,7 +235,7 @@ impl Shared {
             wall_offset_ms: 0,
             steps: 0,
             step_limit,
-            processes: vec![Process::new(CONTROLLER)],
+            processes: vec![Process::new(CONTROLLER, 0)],
             threads: vec![Slot::new(NETWORK)],
             workers: Vec::new(),
             tasks: Vec::new(),
@@ -238,9 +250,11 @@ impl Shared {
             phases_entered: [0; 6],
             events: VecDeque::new(),
             dropped: Vec::new(),
+            stopped: Vec::new(),
             trace: Trace { hash: seed, lines: record.then(Vec::new) },
             counts: Counts::default(),
             store: crate::store::Condition::default(),
+            links: crate::network::Links::default(),
             media,
         };
         state.find_next_strike();
@@ -270,12 +284,14 @@ impl Shared {
     /// another has the baton.
     pub(crate) fn schedule(self: &Arc<Self>, me: ThreadId, leaving: bool) {
         loop {
-            let (decision, dropped) = {
+            let (decision, dropped, stopped) = {
                 let mut state = self.lock();
                 let decision = state.decide();
-                (decision, std::mem::take(&mut state.dropped))
+                let state = &mut *state;
+                (decision, std::mem::take(&mut state.dropped), std::mem::take(&mut state.stopped))
             };
             drop(dropped);
+            stopped.iter().for_each(Control::stop);
             match decision {
                 Decision::Wake(wakers) => wakers.into_iter().for_each(Waker::wake),
                 Decision::Task(id, future, waker) => self.poll(id, future, &waker),
@@ -381,32 +397,6 @@ impl State {
         (tasks, std::mem::take(&mut self.sleepers))
     }
 
-    /// A look at the clock, which takes time itself.
-    pub(crate) fn look_at_clock(&mut self) -> u64 {
-        self.clock_us += self.random.below(self.habits.look_us + 1);
-        self.clock_us
-    }
-
-    /// Has `waker` woken once the clock is there.
-    pub(crate) fn set_timer(&mut self, due_us: u64, waker: Waker) {
-        self.next_timer += 1;
-        self.timers.push(Reverse((due_us, self.next_timer)));
-        self.sleepers.insert(self.next_timer, waker);
-    }
-
-    /// Who has slept until now.
-    fn due(&mut self) -> Vec<Waker> {
-        let mut wakers = Vec::new();
-        while let Some(Reverse((due, number))) = self.timers.peek().copied() {
-            if due > self.clock_us {
-                break;
-            }
-            self.timers.pop();
-            wakers.extend(self.sleepers.remove(&number));
-        }
-        wakers
-    }
-
     /// The next thing to happen.
     fn decide(&mut self) -> Decision {
         loop {
@@ -504,31 +494,6 @@ impl State {
         let id = *workers.nth(nth as usize).expect("counted above");
         self.trace.add(!(id as u64));
         Some(Decision::Thread(id))
-    }
-
-    /// Moves the clock to the next thing due.
-    fn let_time_pass(&mut self) {
-        let timer = self.timers.peek().map(|Reverse((due, _))| *due);
-        let workers = self.workers.iter().map(|id| &self.threads[*id]);
-        let worker = workers
-            .filter(|slot| self.may_run(slot.process) && slot.due_us > self.clock_us)
-            .map(|slot| slot.due_us)
-            .min();
-        match timer.into_iter().chain(worker).min() {
-            Some(due) => {
-                self.clock_us = self.clock_us.max(due);
-            }
-            None => {
-                let paused = self.processes.iter_mut().filter(|process| process.alive);
-                let wake = paused.filter_map(|process| process.paused_until.as_mut()).min();
-                match wake {
-                    // Nothing but a zombie is left, and it wakes up.
-                    Some(step) => *step = (*step).min(self.steps),
-                    None if self.workers.is_empty() => self.events.push_back(Event::Stuck),
-                    None => {}
-                }
-            }
-        }
     }
 
     /// Writes a line into the trace, if somebody wants to read it.

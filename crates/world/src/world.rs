@@ -33,6 +33,10 @@ pub struct Counts {
     pub pauses: u64,
     /// Faults of the store that struck.
     pub store_faults: u64,
+    /// Connections that broke or fell silent.
+    pub network_faults: u64,
+    /// Deaths of one of several processes of an attempt.
+    pub of_several: u64,
     /// Others that struck.
     pub other_faults: u64,
     /// Calls of the store.
@@ -54,6 +58,8 @@ impl Counts {
         self.power_losses += other.power_losses;
         self.pauses += other.pauses;
         self.store_faults += other.store_faults;
+        self.network_faults += other.network_faults;
+        self.of_several += other.of_several;
         self.other_faults += other.other_faults;
         self.calls += other.calls;
         self.deliveries += other.deliveries;
@@ -162,9 +168,10 @@ impl World {
         self.shared.lock().store.committed.contains(&checkpoint)
     }
 
-    /// Whether the store has failed a call of this process.
-    pub(crate) fn store_failed(&self, process: ProcessId) -> bool {
-        self.shared.lock().processes[process].store_failed
+    /// Whether the store has failed a call of a process of this team.
+    pub(crate) fn store_failed(&self, team: usize) -> bool {
+        let state = self.shared.lock();
+        state.processes.iter().any(|process| process.team == team && process.store_failed)
     }
 
     /// The number of the newest entry in the commit log, as it is on the media now.
@@ -192,20 +199,22 @@ impl World {
         for process in &mut state.processes {
             process.paused_until = None;
         }
+        state.links.heal();
         state.end_stalls();
     }
 
-    /// Starts a process whose main thread runs `body`; its result is what `body` gives, none if the process was killed, and the text of
+    /// Starts a process of a team, whose main thread runs `body`; its result is what `body` gives, none if the process was killed, and the text of
     /// the panic if there was one.
     pub(crate) fn start<R: Send + 'static>(
         &self,
         name: &str,
+        team: usize,
         body: impl FnOnce(Arc<dyn Env>, Store) -> R + Send + 'static,
     ) -> (ProcessId, Result<Body<R>, String>) {
         let (process, main) = {
             let mut state = self.shared.lock();
             let (process, main) = (state.processes.len(), state.threads.len());
-            state.processes.push(Process::new(main));
+            state.processes.push(Process::new(main, team));
             state.threads.push(Slot::new(process));
             state.ready.push(main);
             state.note(|| format!("process {process} starts: {name}"));
@@ -230,7 +239,7 @@ impl World {
             };
             let process_ended = |result: &Result<Option<R>, String>| {
                 let mut state = shared.lock();
-                state.bury(process);
+                state.bury(process, false);
                 state.note(|| match result {
                     Ok(None) => format!("process {process} is gone"),
                     Ok(Some(_)) => format!("process {process} ends"),
@@ -255,6 +264,7 @@ impl World {
         let mut state = self.shared.lock();
         let process = state.threads[me()].process;
         state.processes[process].control = Some(control);
+        state.processes[process].begun = true;
     }
 
     /// Waits until something happens that the controller has to deal with, at the longest until `deadline`.
@@ -285,11 +295,28 @@ impl World {
         let mut state = self.shared.lock();
         let alive: Vec<ProcessId> =
             (1..state.processes.len()).filter(|id| state.processes[*id].alive).collect();
-        for process in &alive {
-            state.kill(*process, "ended with the world");
-            state.counts.crashes -= 1;
-        }
+        alive.iter().for_each(|process| state.end_process(*process, "ended with the world"));
         alive
+    }
+
+    /// Ends what is left of a team, as whoever has started it does.
+    pub(crate) fn end_team(&self, team: usize) {
+        let mut state = self.shared.lock();
+        for process in 1..state.processes.len() {
+            if state.processes[process].team == team {
+                state.end_process(process, "ended by its supervisor");
+            }
+        }
+    }
+
+    /// Whether a process hasn't come to its end.
+    pub(crate) fn is_alive(&self, process: ProcessId) -> bool {
+        self.shared.lock().processes[process].alive
+    }
+
+    /// Whether the workers of a process run, or have run.
+    pub(crate) fn has_begun(&self, process: ProcessId) -> bool {
+        self.shared.lock().processes[process].begun
     }
 }
 

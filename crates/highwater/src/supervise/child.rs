@@ -1,7 +1,6 @@
 //! The side of the process that runs an attempt: what it is told, and what it reports.
 
 use std::io::BufReader;
-use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -57,11 +56,8 @@ impl Supervisor {
             signal_hook::flag::register(signal, Arc::default())?;
         }
         let alone = options.hosts.is_some() || options.processes == 1;
-        let listener = if alone { None } else { Some(TcpListener::bind("127.0.0.1:0")?) };
-        let address = match &listener {
-            Some(listener) => Some(listener.local_addr()?.to_string()),
-            None => None,
-        };
+        let door = if alone { None } else { Some(env.network()?.listen("127.0.0.1:0")?) };
+        let address = door.as_ref().map(|door| door.address()).transpose()?;
         self.say(&Word::Here { address });
         let mut orders = BufReader::new(self.lock().try_clone()?);
         let Some(Order::Begin(begin)) = messages::read(&mut orders) else {
@@ -89,11 +85,11 @@ impl Supervisor {
             }
         };
         env.spawn_thread("supervisor", Box::new(listen));
-        let place = match (&begin.hosts, listener) {
-            (Some(hosts), Some(listener)) => {
-                Some(Place::with_listener(begin.process, hosts.clone(), listener)?)
+        let place = match (&begin.hosts, door) {
+            (Some(hosts), Some(door)) => {
+                Some(Place::with_door(begin.process, hosts.clone(), door)?)
             }
-            _ => options.place()?,
+            _ => options.place(&**env)?,
         };
         Ok((begin, place))
     }

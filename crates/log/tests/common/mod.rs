@@ -107,6 +107,10 @@ impl Env for TestEnv {
         panic!("the log blocks on nothing");
     }
 
+    fn network(&self) -> std::io::Result<Arc<dyn highwater_env::Network>> {
+        panic!("the log has no peers");
+    }
+
     fn phase(&self, _: Phase, _: bool) {}
 }
 

@@ -3,6 +3,8 @@
 //! Timely's communication threads know only how to panic when a connection breaks, which unwinds what the workers still use. So a
 //! conduit never reports an error: it makes the attempt fail with the reason, and keeps the thread that found it.
 
+#![allow(clippy::disallowed_methods, reason = "a conduit is used by threads of real sockets")]
+
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use crate::Error;
 use crate::attempt::Attempt;
 
 /// The control connection usually says why a process has gone; so long it is waited for that.
-const REASON: Duration = Duration::from_millis(300);
+pub(super) const REASON: Duration = Duration::from_millis(300);
 
 /// The bytes of timely's message header, and where in it the length of what follows is (`MessageHeader`: six numbers, big endian).
 const HEADER: usize = 48;

@@ -1,19 +1,27 @@
 //! What processes say to each other, as JSON behind its length, and the decision whether a process may take part.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
+use std::sync::OnceLock;
+use std::time::Duration;
 
+use highwater_env::Network;
 use highwater_log::CheckpointEntry;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::{SILENCE, within};
 use crate::Error;
 use crate::observe::ProcessStatus;
 
 /// The version of everything in this file.
-const PROTOCOL: u32 = 1;
+const PROTOCOL: u32 = 2;
 
 /// A message is no longer than this; what says that it is comes from somebody else.
 const LENGTH_MAX: usize = 256 << 20;
+
+/// It is written and read in pieces, each of which shows that the other side is alive.
+const PIECE: usize = 64 << 10;
 
 /// The first thing that is said on a connection.
 #[derive(Debug, Serialize, Deserialize)]
@@ -37,6 +45,9 @@ pub(crate) struct Hello {
     /// Of the job's nodes, edges, uids and states.
     pub(crate) graph: String,
     pub(crate) checkpoints: bool,
+    /// Its sources read what is there, and end.
+    #[serde(default)]
+    pub(crate) available_now: bool,
 }
 
 impl Hello {
@@ -50,6 +61,7 @@ impl Hello {
             binary: String::new(),
             graph: String::new(),
             checkpoints: true,
+            available_now: false,
         }
     }
 
@@ -59,6 +71,11 @@ impl Hello {
     ///
     /// If it can't be read.
     pub(crate) fn binary_of_this_process() -> Result<String, Error> {
+        /// The program that runs stays the same.
+        static BINARY: OnceLock<String> = OnceLock::new();
+        if let Some(binary) = BINARY.get() {
+            return Ok(binary.clone());
+        }
         let unreadable =
             |source| Error::Io { what: "reading this program's file".to_owned(), source };
         let linux = std::path::Path::new("/proc/self/exe");
@@ -72,7 +89,7 @@ impl Hello {
         let mut piece = vec![0; 1 << 20];
         loop {
             match file.read(&mut piece).map_err(unreadable)? {
-                0 => return Ok(format!("{:016x}", hash.digest())),
+                0 => return Ok(BINARY.get_or_init(|| format!("{:016x}", hash.digest())).clone()),
                 read => hash.update(&piece[..read]),
             }
         }
@@ -96,6 +113,11 @@ impl Hello {
             Some(format!("there is no room for a process {} beside process 0", other.process))
         } else if other.checkpoints != self.checkpoints {
             Some("only one of them keeps checkpoints".to_owned())
+        } else if other.available_now != self.available_now {
+            Some(
+                "only one of them reads what is there and ends (`--trigger available-now`)"
+                    .to_owned(),
+            )
         } else if other.binary != self.binary {
             Some("another program: all processes must run the same build".to_owned())
         } else if other.graph != self.graph {
@@ -148,34 +170,66 @@ pub(crate) enum Signal {
 }
 
 /// Writes a message.
-pub(super) fn write(to: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
+pub(super) async fn write(
+    network: &dyn Network,
+    to: &mut (impl AsyncWrite + Unpin),
+    message: &impl Serialize,
+) -> io::Result<()> {
     let json = serde_json::to_vec(message).map_err(io::Error::other)?;
     let length = u32::try_from(json.len()).map_err(io::Error::other)?;
     let mut bytes = Vec::with_capacity(4 + json.len());
     bytes.extend(length.to_be_bytes());
     bytes.extend(json);
-    to.write_all(&bytes)
+    for piece in bytes.chunks(PIECE) {
+        within(network, SILENCE, to.write_all(piece)).await.ok_or(io::ErrorKind::TimedOut)??;
+    }
+    Ok(())
 }
 
-/// Reads a message.
-pub(super) fn read<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<T> {
+/// Reads a message. The sender may be silent for as long as `patience`.
+pub(super) async fn read<T: DeserializeOwned>(
+    network: &dyn Network,
+    patience: Duration,
+    from: &mut (impl AsyncRead + Unpin),
+) -> io::Result<T> {
     let mut length = [0; 4];
-    from.read_exact(&mut length)?;
+    fill(network, patience, from, &mut length).await?;
     let length = u32::from_be_bytes(length) as usize;
     if length > LENGTH_MAX {
         return Err(io::Error::other(format!("a message of {length} bytes is none of ours")));
     }
     // Grows with what arrives: a false length takes no memory.
     let mut json = Vec::new();
-    from.take(length as u64).read_to_end(&mut json)?;
-    if json.len() < length {
-        return Err(io::ErrorKind::UnexpectedEof.into());
+    while json.len() < length {
+        let begin = json.len();
+        json.resize(length.min(begin + PIECE), 0);
+        fill(network, patience, from, &mut json[begin..]).await?;
     }
     serde_json::from_slice(&json).map_err(io::Error::other)
 }
 
+async fn fill(
+    network: &dyn Network,
+    patience: Duration,
+    from: &mut (impl AsyncRead + Unpin),
+    mut rest: &mut [u8],
+) -> io::Result<()> {
+    while !rest.is_empty() {
+        let read = within(network, patience, from.read(rest)).await;
+        match read.ok_or(io::ErrorKind::TimedOut)?? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => rest = &mut rest[read..],
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use futures::FutureExt;
+    use highwater_env::{Env, RealEnv};
     use proptest::prelude::*;
 
     use super::*;
@@ -206,19 +260,33 @@ mod tests {
         refused(&|other| other.binary = "c".to_owned(), "another program");
         refused(&|other| other.graph = "h".to_owned(), "another graph");
         refused(&|other| other.checkpoints = false, "checkpoints");
-        refused(&|other| other.protocol = 2, "version");
+        refused(&|other| other.available_now = true, "available-now");
+        refused(&|other| other.protocol = 1, "version");
+    }
+
+    /// Memory answers at once; the network only knows how to wait.
+    fn network() -> Arc<dyn Network> {
+        static ENV: OnceLock<RealEnv> = OnceLock::new();
+        ENV.get_or_init(|| RealEnv::new().unwrap()).network().unwrap()
+    }
+
+    /// Reads a message from these bytes, and gives what is left.
+    fn read_from<T: DeserializeOwned>(mut bytes: &[u8]) -> io::Result<(T, &[u8])> {
+        let read = read(&*network(), SILENCE, &mut bytes).now_or_never().unwrap()?;
+        Ok((read, bytes))
     }
 
     #[test]
     fn messages_arrive_as_they_were_sent() {
         let mut wire = Vec::new();
-        write(&mut wire, &Greeting::Hello(hello(1))).unwrap();
-        write(&mut wire, &Signal::Stop).unwrap();
-        let mut wire = wire.as_slice();
-        let Greeting::Hello(arrived) = read(&mut wire).unwrap() else { panic!() };
+        let greeting = Greeting::Hello(hello(1));
+        write(&*network(), &mut wire, &greeting).now_or_never().unwrap().unwrap();
+        write(&*network(), &mut wire, &Signal::Stop).now_or_never().unwrap().unwrap();
+        let (Greeting::Hello(arrived), rest) = read_from(&wire).unwrap() else { panic!() };
         assert_eq!(arrived, hello(1));
-        assert!(matches!(read(&mut wire).unwrap(), Signal::Stop));
-        assert!(read::<Signal>(&mut wire).is_err());
+        let (stop, rest) = read_from(rest).unwrap();
+        assert!(matches!(stop, Signal::Stop));
+        assert!(read_from::<Signal>(rest).is_err());
     }
 
     proptest! {
@@ -226,7 +294,7 @@ mod tests {
 
         #[test]
         fn rubbish_is_refused(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            prop_assert!(read::<Greeting>(&mut bytes.as_slice()).is_err());
+            prop_assert!(read_from::<Greeting>(&bytes).is_err());
         }
     }
 }

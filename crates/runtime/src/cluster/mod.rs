@@ -12,17 +12,12 @@
 //! ```
 //!
 //! - `messages`: what is said, and the decision whether a process may take part. - `link`: a control connection.
-//! - `door`: whoever knocks. - `form`: the handshake. - `watch`: what signals of other processes mean for the attempt. - `conduit`: a data
-//!   connection.
+//! - `door`: whoever knocks. - `form`: the handshake. - `watch`: what signals of other processes mean for the attempt.
+//! - `wires`, `conduit`: the data connections, as timely wants them.
 //!
 //! Only process 0 ever writes to the log. A process that is lost, paused or silent for [`SILENCE`] ends the attempt on all others, and
 //! whoever supervises them starts the next one. Nothing here is needed for exactness, which is the log's: it makes failures quick and their
 //! reasons known.
-
-#![allow(
-    clippy::disallowed_methods,
-    reason = "sockets are the real world; a simulated attempt has none"
-)]
 
 mod conduit;
 mod door;
@@ -30,31 +25,35 @@ mod form;
 mod link;
 mod messages;
 mod watch;
+mod wires;
 
-use std::net::{TcpListener, TcpStream};
-use std::sync::mpsc::{Receiver, Sender};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
+
+use futures::future::{Either, select};
+use highwater_env::{Door, Env, Network, Wire};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use crate::Error;
 
-pub(crate) use conduit::Conduit;
-pub(crate) use form::Formed;
+pub(crate) use form::{Formed, Needless};
+pub use highwater_env::SILENCE;
 use link::{Event, Link};
 pub(crate) use messages::{Hello, Signal, Totals, Welcome};
 pub(crate) use watch::Watch;
+pub(crate) use wires::connect;
 
 /// How often a process shows that it is alive.
 const BEAT: Duration = Duration::from_millis(250);
-
-/// A process that says nothing for so long is lost.
-pub const SILENCE: Duration = Duration::from_millis(1600);
 
 /// Where a process stands among those of a job, with its door open.
 #[derive(Debug)]
 pub struct Place {
     process: usize,
     hosts: Vec<String>,
-    listener: TcpListener,
+    door: Box<dyn Door>,
 }
 
 impl Place {
@@ -63,7 +62,7 @@ impl Place {
     /// # Errors
     ///
     /// If the number or an address makes no sense, or the address can't be listened at: somebody else does already.
-    pub fn open(process: usize, hosts: Vec<String>) -> Result<Self, Error> {
+    pub fn open(env: &dyn Env, process: usize, hosts: Vec<String>) -> Result<Self, Error> {
         let Some(address) = hosts.get(process) else {
             let text = format!(
                 "process {process} has no address: there are {} in the list of hosts, numbered from 0",
@@ -71,13 +70,14 @@ impl Place {
             );
             return Err(Error::Setting(text));
         };
-        let listener = TcpListener::bind(address.as_str()).map_err(|source| Error::Io {
+        let listen = || env.network()?.listen(address);
+        let door = listen().map_err(|source| Error::Io {
             what: format!(
                 "process {process} can't listen at {address} (is another process of this job running there?)"
             ),
             source,
         })?;
-        Place::with_listener(process, hosts, listener)
+        Place::with_door(process, hosts, door)
     }
 
     /// The same, with a door that is open already.
@@ -85,16 +85,16 @@ impl Place {
     /// # Errors
     ///
     /// If there is no such process, or only one.
-    pub fn with_listener(
+    pub fn with_door(
         process: usize,
         hosts: Vec<String>,
-        listener: TcpListener,
+        door: Box<dyn Door>,
     ) -> Result<Self, Error> {
         if process >= hosts.len() {
             let text = format!("there is no process {process} among {}", hosts.len());
             return Err(Error::Setting(text));
         }
-        Ok(Place { process, hosts, listener })
+        Ok(Place { process, hosts, door })
     }
 
     /// Which process this is.
@@ -112,41 +112,62 @@ impl Place {
 pub(crate) struct Cluster {
     pub(crate) process: usize,
     hosts: Vec<String>,
+    env: Arc<dyn Env>,
+    network: Arc<dyn Network>,
     /// The control connection to every other process.
     links: Vec<Option<Link>>,
-    events: Receiver<Event>,
+    events: UnboundedReceiver<Event>,
     /// For links still to come.
-    report: Sender<Event>,
+    report: UnboundedSender<Event>,
     /// What the members of this attempt know each other by; 0 until process 0 has said it.
     incarnation: u64,
 }
 
-/// The data connection to every other process; none to oneself.
-pub(crate) type Sockets = Vec<Option<TcpStream>>;
+/// The data connection to another process.
+pub(crate) struct Data {
+    /// The process, for people.
+    peer: String,
+    pub(crate) wire: Wire,
+}
 
-/// The same, as timely sees them.
-pub(crate) type Conduits = Vec<Option<Conduit>>;
+/// The data connection to every other process; none to oneself.
+pub(crate) type Wires = Vec<Option<Data>>;
 
 impl Cluster {
     fn shown(&self, process: usize) -> String {
         shown(&self.hosts, process)
     }
-}
 
-impl Cluster {
-    /// Tells every other process, and waits until that is on its way.
-    pub(crate) fn tell_all(&self, signal: &Signal) {
-        tell_all(&self.links, signal);
+    /// Tells every other process; what is returned waits until that is on its way.
+    pub(crate) fn tell_all(&self, signal: &Signal) -> impl Future<Output = ()> + Send + use<> {
+        tell_all(&self.links, signal)
     }
 }
 
-fn tell_all(links: &[Option<Link>], signal: &Signal) {
+fn tell_all(links: &[Option<Link>], signal: &Signal) -> impl Future<Output = ()> + Send + use<> {
     links.iter().flatten().for_each(|link| link.send(signal.clone()));
-    links.iter().flatten().for_each(Link::flush);
+    let on_their_way: Vec<_> = links.iter().flatten().map(Link::flush).collect();
+    async move {
+        for sent in on_their_way {
+            sent.await;
+        }
+    }
 }
 
 /// A process, for people.
 fn shown(hosts: &[String], process: usize) -> String {
     let host = hosts.get(process).map_or("?", String::as_str);
     format!("process {process} ({host})")
+}
+
+/// What `task` comes to, if it does within `limit`.
+async fn within<T>(
+    network: &dyn Network,
+    limit: Duration,
+    task: impl Future<Output = T>,
+) -> Option<T> {
+    match select(pin!(task), network.sleep(limit)).await {
+        Either::Left((done, _)) => Some(done),
+        Either::Right(_) => None,
+    }
 }

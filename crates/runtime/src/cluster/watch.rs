@@ -1,12 +1,13 @@
 //! What signals of other processes mean for a running attempt.
 
-use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use highwater_env::Network;
+
 use super::link::{Event, Link};
-use super::messages::{self, Greeting, Signal, Totals};
-use super::{Cluster, Conduit, Conduits, Sockets, shown};
+use super::messages::{Greeting, Signal, Totals};
+use super::{Cluster, door, shown};
 use crate::Error;
 use crate::attempt::{Attempt, Control, lock};
 
@@ -16,6 +17,7 @@ const REPORT: Duration = Duration::from_millis(500);
 /// The other processes of a running attempt.
 pub(crate) struct Watch {
     attempt: Arc<Attempt>,
+    network: Arc<dyn Network>,
     links: Vec<Option<Link>>,
     known: Mutex<Known>,
 }
@@ -31,33 +33,26 @@ struct Known {
 }
 
 impl Watch {
-    /// Begins to listen to the other processes on behalf of `attempt`, whose data goes through `sockets`.
-    pub(crate) fn start(
-        cluster: Cluster,
-        sockets: Sockets,
-        attempt: &Arc<Attempt>,
-    ) -> (Arc<Self>, Conduits) {
-        let Cluster { hosts, links, events, report, .. } = cluster;
+    /// Begins to listen to the other processes on behalf of `attempt`.
+    pub(crate) fn start(cluster: Cluster, attempt: &Arc<Attempt>) -> Arc<Self> {
+        let Cluster { hosts, network, links, mut events, report, .. } = cluster;
         let known = Known { ended: vec![None; hosts.len()], ended_here: false, done: None };
-        let watch = Arc::new(Watch { attempt: attempt.clone(), links, known: Mutex::new(known) });
-        let (listening, timely) = (watch.clone(), report);
-        let conduit = |(process, socket): (usize, Option<TcpStream>)| {
-            let peer = shown(&hosts, process);
-            socket.map(|socket| Conduit::new(socket, peer, attempt.clone()))
-        };
-        let conduits = sockets.into_iter().enumerate().map(conduit).collect();
-        let listen = move || {
+        let known = Mutex::new(known);
+        let (attempt, inside) = (attempt.clone(), network.clone());
+        let watch = Arc::new(Watch { attempt: attempt.clone(), network, links, known });
+        let listening = watch.clone();
+        let listen = async move {
             // Keeps the channel open, so that it ends with the process.
-            let _open = timely;
-            while let Ok(event) = events.recv() {
+            let _open = report;
+            while let Some(event) = events.recv().await {
                 listening.handle(event, &hosts);
             }
         };
-        attempt.env.spawn_thread("watch", Box::new(listen));
+        inside.spawn("watch", Box::pin(listen));
         if attempt.process > 0 {
             attempt.env.spawn("report", Box::pin(watch.clone().report()));
         }
-        (watch, conduits)
+        watch
     }
 
     /// Tells process 0 every now and then what this process does, for people.
@@ -94,9 +89,9 @@ impl Watch {
             Event::Lost(process, why) if self.is_needed(process) => {
                 attempt.fail(Error::Peer { process: shown(hosts, process), why });
             }
-            Event::Knocked(Greeting::Hello(_), mut stream) => {
+            Event::Knocked(Greeting::Hello(_), connection) => {
                 let why = format!("attempt {} is running with all its processes", attempt.number);
-                messages::write(&mut stream, &Signal::NotNow { why }).ok();
+                door::answer(&self.network, connection, Signal::NotNow { why });
             }
             Event::Lost(..) | Event::Said(..) | Event::Knocked(Greeting::Join { .. }, _) => {}
         }
@@ -122,9 +117,9 @@ impl Watch {
         }
     }
 
-    /// Tells every other process, and waits until that is on its way.
-    pub(crate) fn tell_all(&self, signal: &Signal) {
-        super::tell_all(&self.links, signal);
+    /// Tells every other process; what is returned waits until that is on its way.
+    pub(crate) fn tell_all(&self, signal: &Signal) -> impl Future<Output = ()> + Send + use<> {
+        super::tell_all(&self.links, signal)
     }
 
     /// At process 0: waits until the parts of all others have come to their end, or the attempt has failed.
@@ -150,8 +145,8 @@ impl Watch {
     }
 
     /// At process 0: the attempt is over, and that others leave now is no failure.
-    pub(crate) fn dismiss(&self, finished: bool) {
+    pub(crate) async fn dismiss(&self, finished: bool) {
         lock(&self.known).done = Some(finished);
-        self.tell_all(&Signal::Done { finished });
+        self.tell_all(&Signal::Done { finished }).await;
     }
 }

@@ -265,8 +265,7 @@ impl State {
         let interval = last.epoch.interval();
         let in_flight =
             interval > self.first_interval && worker.attempt.settled_interval() < interval - 1;
-        // Operators make output at every trigger, also while sources pause: no checkpoint is begun for which there is no room.
-        let due = now >= self.next_interval && !worker.attempt.is_held_back();
+        let due = now >= self.next_interval && !worker.attempt.is_backed_up();
         !in_flight && (due || worker.attempt.take_checkpoint_request())
     }
 

@@ -13,6 +13,8 @@ pub(crate) struct Habits {
     pub(super) jitter_us: u64,
     /// A look at the clock takes up to so many microseconds, so that slices end early.
     pub(super) look_us: u64,
+    /// What one process says to another takes up to so many microseconds.
+    pub(crate) network_us: u64,
     /// One worker is favoured over the others, in percent.
     pub(super) favour: u64,
 }
@@ -24,6 +26,7 @@ impl Habits {
             hurry: random.within(20..=80),
             jitter_us: random.within(1..=200),
             look_us: if random.chance(700) { random.within(1..=1_000) } else { 1 },
+            network_us: if random.chance(200) { random.within(1..=50_000) } else { 1_000 },
             favour: if random.chance(300) { random.within(20..=90) } else { 0 },
         }
     }

@@ -10,7 +10,9 @@ impl State {
     pub(super) fn strike(&mut self) {
         for id in 1..self.processes.len() {
             let process = &mut self.processes[id];
-            if process.paused_until.is_some_and(|step| step <= self.steps) {
+            if process.paused_until.is_some_and(|step| step <= self.steps)
+                && process.paused_until_us <= self.clock_us
+            {
                 process.paused_until = None;
                 self.note(|| format!("process {id} goes on"));
             }
@@ -26,20 +28,17 @@ impl State {
         self.find_next_strike();
         for fault in now {
             self.note(|| fault.to_string());
-            let newest = (1..self.processes.len()).rev().find(|id| self.may_run(*id));
-            match (fault.what, newest) {
+            match (fault.what, self.victim()) {
                 (What::Kill, Some(process)) => self.kill(process, "killed"),
                 (What::PowerLoss, _) => self.lose_power(),
-                (What::Pause(steps), Some(process)) => {
-                    self.counts.pauses += 1;
-                    self.processes[process].paused_until = Some(self.steps + steps);
-                    self.events.push_back(Event::Paused(process));
-                }
+                (What::Cut, _) => self.cut(),
+                (What::Silence(ms), _) => self.silence(ms),
+                (What::Pause(steps), Some(process)) => self.pause(process, steps),
                 (What::Stall(steps), Some(process)) => self.stall(process, steps),
                 (What::Stop, Some(process)) => {
-                    if let Some(control) = &self.processes[process].control {
+                    if let Some(control) = self.processes[process].control.clone() {
                         self.counts.other_faults += 1;
-                        control.stop();
+                        self.stopped.push(control);
                     }
                 }
                 (What::ClockJump(ms), _) => {
@@ -48,6 +47,43 @@ impl State {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// One of the processes that run the newest attempt.
+    fn victim(&mut self) -> Option<ProcessId> {
+        let newest = (1..self.processes.len()).rev().find(|id| self.may_run(*id))?;
+        let team = self.processes[newest].team;
+        let members: Vec<ProcessId> = (1..=newest)
+            .filter(|id| self.processes[*id].team == team && self.may_run(*id))
+            .collect();
+        match members.as_slice() {
+            [alone] => Some(*alone),
+            members => Some(*self.random.pick(members)),
+        }
+    }
+
+    /// A process stands still; if it has others, sometimes they do, too, and sometimes it does for long enough to be missed.
+    fn pause(&mut self, process: ProcessId, steps: u64) {
+        let team = self.processes[process].team;
+        let others = |id: &ProcessId| {
+            *id != process && self.processes[*id].team == team && self.may_run(*id)
+        };
+        let others: Vec<ProcessId> = (1..self.processes.len()).filter(others).collect();
+        let mut paused = vec![process];
+        let mut until_us = 0;
+        if !others.is_empty() {
+            if self.random.chance(400) {
+                paused.extend(others);
+            } else if self.random.chance(700) {
+                until_us = self.clock_us + self.random.within(1_000_000..=4_000_000);
+            }
+        }
+        for process in paused {
+            self.counts.pauses += 1;
+            self.processes[process].paused_until = Some(self.steps + steps);
+            self.processes[process].paused_until_us = until_us;
+            self.events.push_back(Event::Paused(process));
         }
     }
 
@@ -111,10 +147,19 @@ impl State {
         self.count_crash(process);
         self.note(|| format!("process {process} is {why}"));
         self.trace.add(process as u64);
-        self.bury(process);
+        self.bury(process, true);
         for slot in self.threads.iter_mut().filter(|slot| slot.process == process && !slot.gone) {
             slot.dying = true;
             self.dying += 1;
+        }
+    }
+
+    /// The same, and it is no crash.
+    pub(crate) fn end_process(&mut self, process: ProcessId, why: &str) {
+        if self.processes[process].alive {
+            let counts = self.counts.clone();
+            self.kill(process, why);
+            self.counts = counts;
         }
     }
 
@@ -136,8 +181,11 @@ impl State {
         }
     }
 
-    /// The tasks of a process that has ended go with it.
-    pub(crate) fn bury(&mut self, process: ProcessId) {
+    /// The tasks and connections of a process that was killed or has ended go with it.
+    pub(crate) fn bury(&mut self, process: ProcessId, killed: bool) {
+        if self.processes[process].alive {
+            self.hang_up(process, killed);
+        }
         self.processes[process].alive = false;
         self.processes[process].paused_until = None;
         self.processes[process].control = None;
@@ -154,6 +202,13 @@ impl State {
 
     fn count_crash(&mut self, process: ProcessId) {
         self.counts.crashes += 1;
+        let team = self.processes[process].team;
+        let others = self
+            .processes
+            .iter()
+            .enumerate()
+            .any(|(id, other)| id != process && other.team == team && other.alive);
+        self.counts.of_several += u64::from(others);
         let mut under_way = self.processes[process].under_way;
         under_way[Phase::Committed as usize] += u32::from(self.processes[process].committed);
         let mut any = false;
