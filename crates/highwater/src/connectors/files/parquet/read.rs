@@ -27,8 +27,11 @@ use super::shape::{self, NoColumns, Shape};
 use crate::connectors::records::pace::Pace;
 use crate::connectors::records::reader::{Decoder, Input, Outbox, ThreadedReader};
 
-/// So many rows are decoded at once.
-const ROWS: usize = 8192;
+/// So many rows are decoded at once ...
+const ROWS: u64 = 8192;
+
+/// ... or fewer, if they would take about so many bytes.
+const BYTES: u64 = 1 << 20;
 
 /// Parquet files, as the plan holds them.
 pub(super) struct ParquetSource<T> {
@@ -120,6 +123,23 @@ fn groups(metadata: &ParquetMetaData, piece: Option<(u64, u64)>) -> Vec<usize> {
         .collect()
 }
 
+/// How many rows are decoded at once. A few blocks of them wait for the worker, which must be little memory however wide rows are.
+fn rows_at_once(metadata: &ParquetMetaData, groups: &[usize], mask: &ProjectionMask) -> usize {
+    let row_bytes = |group: &usize| {
+        let group = metadata.row_group(*group);
+        let columns = group.columns().iter().enumerate();
+        let read = columns.filter(|(leaf, _)| mask.leaf_included(*leaf));
+        let bytes = read.map(|(_, column)| {
+            // Texts that repeat are stored once, and take their length in each row when they are decoded.
+            let texts = column.unencoded_byte_array_data_bytes().unwrap_or(0);
+            column.uncompressed_size().max(texts).max(0) as u64
+        });
+        bytes.sum::<u64>() / group.num_rows().max(1) as u64
+    };
+    let row_bytes = groups.iter().map(row_bytes).max().unwrap_or(0);
+    (BYTES / row_bytes.max(1)).clamp(1, ROWS) as usize
+}
+
 /// What the reading thread knows.
 struct RowGroups<T> {
     shape: Shape,
@@ -178,10 +198,11 @@ impl<T: Data> Input for RowGroups<T> {
         };
         let file = content.file().try_clone();
         let file = file.map_err(|error| super::super::discover::cannot("read", &path, &error))?;
+        let rows_at_once = rows_at_once(&metadata, &groups, &mask);
         let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, footer)
             .with_row_groups(groups.clone())
             .with_projection(mask)
-            .with_batch_size(ROWS)
+            .with_batch_size(rows_at_once)
             .with_offset(usize::try_from(offset.position).unwrap_or(usize::MAX))
             .build();
         let mut position = offset.position;

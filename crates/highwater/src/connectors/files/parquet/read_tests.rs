@@ -262,6 +262,27 @@ fn row_groups_are_splits_and_may_be_gathered() {
     assert_eq!(drain::<Written>(&mut one, &*env).unwrap(), rows[6..8]);
 }
 
+/// Wide rows are decoded a few at a time: what waits for the worker is little, also of texts that are stored once and repeated.
+#[test]
+fn wide_rows_take_no_more_memory() {
+    let (_folder, path) = place("a.parquet");
+    let files = Files::parquet(&path);
+    for repeated in [false, true] {
+        let text = |n: i64| if repeated { "x".repeat(50_000) } else { format!("{n:050000}") };
+        let rows: Vec<Written> =
+            (0..500).map(|a| Written { a, b: Some(text(a)), c: 0.0 }).collect();
+        file(&path, &files.format, &[&rows]);
+        let env = env();
+        let mut one = reader::<Written>(&files, splits(&files).unwrap(), usize::MAX, &*env);
+        let mut all = Vec::new();
+        while let Some(some) = poll::<Written>(&mut one, &*env).unwrap() {
+            assert!(some.len() <= 2 * BYTES as usize / 50_000, "{} rows at once", some.len());
+            all.extend(some);
+        }
+        assert_eq!(all, rows);
+    }
+}
+
 #[test]
 fn damaged_files_are_named_with_their_row_group() {
     let (_folder, path) = place("a.parquet");
