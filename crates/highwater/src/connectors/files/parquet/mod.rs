@@ -6,9 +6,10 @@
 //! ```
 //!
 //! A split is the row groups that begin in its bytes, and a position in it is a number of rows. Columns become rows through
-//! [`highwater_codec::ColumnReader`], and rows become columns through crate `serde_arrow`, whose columns follow from the row type alone, so that all files of
-//! a sink have the same.
+//! [`highwater_codec::ColumnReader`], and rows become columns through crate `serde_arrow`; which ones follows from the row type, so that all files of a sink
+//! have the same.
 
+mod columns;
 mod read;
 mod shape;
 mod write;

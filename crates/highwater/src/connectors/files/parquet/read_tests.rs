@@ -349,6 +349,21 @@ fn rows_that_are_no_columns_are_refused() {
     assert!(source.splits(&[]).is_err());
 }
 
+/// A number that is text outside, and refuses any other.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Even(u32);
+impl Serialize for Even {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0.to_string())
+    }
+}
+impl<'de> Deserialize<'de> for Even {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map(Even).map_err(serde::de::Error::custom)
+    }
+}
+
 /// Types that read themselves from text don't tell what they are; their first rows do.
 #[test]
 fn types_of_other_crates_are_columns_too() {
@@ -357,20 +372,6 @@ fn types_of_other_crates_are_columns_too() {
         on: Even,
         maybe: Option<Even>,
         n: u8,
-    }
-    /// A number that is text outside, and refuses any other.
-    #[derive(Clone, Copy, Debug, PartialEq)]
-    struct Even(u32);
-    impl Serialize for Even {
-        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-            serializer.serialize_str(&self.0.to_string())
-        }
-    }
-    impl<'de> Deserialize<'de> for Even {
-        fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            let text = String::deserialize(deserializer)?;
-            text.parse().map(Even).map_err(serde::de::Error::custom)
-        }
     }
     let (_folder, path) = place("a.parquet");
     let files = Files::parquet(&path);
@@ -494,4 +495,38 @@ fn columns_of_other_tools_are_read() {
         path.display()
     );
     assert!(error.starts_with(&expected), "{error}");
+}
+
+/// Of such a type the other fields tell what they are, whether or not the first rows have something there.
+#[test]
+fn columns_do_not_depend_on_the_first_rows() {
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Row {
+        on: Even,
+        #[serde(alias = "late")]
+        delay: Option<i32>,
+        stops: Vec<u16>,
+        place: Option<Place>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
+    }
+    let (_folder, path) = place("a.parquet");
+    let files = Files::parquet(&path);
+    let row = |n: u8| {
+        let some = n > 2;
+        let at = Place { city: None, lat: 1.5 };
+        Row {
+            on: Even(n.into()),
+            delay: some.then_some(-1),
+            stops: if some { vec![7] } else { Vec::new() },
+            place: some.then_some(at),
+            note: some.then(|| "x".to_owned()),
+        }
+    };
+    let rows: Vec<Row> = (0..6).map(row).collect();
+    file(&path, &files.format, &rows.chunks(2).collect::<Vec<_>>());
+    assert_eq!(read_all::<Row>(&files).unwrap().0, rows);
+    let shown = read_all::<serde_json::Value>(&files).unwrap().0.remove(0);
+    let names: Vec<&String> = shown.as_object().unwrap().keys().collect();
+    assert_eq!(names, ["delay", "note", "on", "place", "stops"]);
 }

@@ -15,12 +15,11 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_arrow::schema::{SchemaLike, TracingOptions};
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::shape::{self, Shape};
-use super::{ColumnType, Compression, Parquet};
+use super::{ColumnType, Compression, Parquet, columns};
 use crate::connectors::records::format::{Contents, Encoder, FileFormat, WriteFormat};
 
 /// What files say of who wrote them. Without a version: what is put together again must come out the same.
@@ -96,7 +95,7 @@ impl<T: Data> WriteFormat<T> for Parquet {
             }
             Ok(_) => {}
         }
-        match from_type::<T>() {
+        match columns::of_type::<T>() {
             Some(columns) => self.typed(columns).map(drop),
             // What its columns are will be seen at the first rows.
             None => Ok(()),
@@ -113,32 +112,15 @@ impl<T: Data> WriteFormat<T> for Parquet {
     }
 }
 
-fn options() -> TracingOptions {
-    TracingOptions::default()
-        .allow_null_fields(true)
-        .map_as_struct(false)
-        .enums_without_data_as_strings(true)
-        .strings_as_large_utf8(false)
-        .bytes_as_large_binary(false)
-        .sequence_as_large_list(false)
-}
-
-/// The columns of a row type; none if it doesn't tell, as types don't that read themselves from text.
-fn from_type<T: DeserializeOwned>() -> Option<Vec<FieldRef>> {
-    Vec::<FieldRef>::from_type::<T>(options()).ok()
-}
-
 impl Parquet {
     /// The columns of rows like these.
     fn columns<T: Serialize + DeserializeOwned>(
         &self,
         rows: &[T],
     ) -> Result<Vec<FieldRef>, BoxError> {
-        let columns = match from_type::<T>() {
+        let columns = match columns::of_type::<T>() {
             Some(columns) => columns,
-            None => Vec::<FieldRef>::from_samples(rows, options()).map_err(|error| {
-                format!("the columns of a row can't be found: {}", error.message())
-            })?,
+            None => columns::of_rows(rows)?,
         };
         Ok(self.typed(columns)?)
     }
