@@ -1,6 +1,8 @@
 //! Windows with triggers and evictors, against plain lists.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use proptest::prelude::*;
 
@@ -9,8 +11,8 @@ use super::{OPEN_EPOCHS, text};
 use crate::api::test_support::{Rig, plan};
 use crate::api::time::millis;
 use crate::{
-    EarlyTrigger, KeyedStream, Purging, Stream, TriggerContext, Tumbling, Watermark, WindowResult,
-    WindowTrigger,
+    EarlyTrigger, KeyedStream, Purging, Stream, Timestamp, TriggerContext, Tumbling, Watermark,
+    WindowResult, WindowTrigger,
 };
 
 const SIZE: i64 = 20;
@@ -266,4 +268,37 @@ fn a_trigger_of_ones_own_has_a_memory() {
         keyed.window(crate::Global).trigger(Purging::of(Doubled)).count()
     };
     assert_eq!(run(build, &batches)[&text(0)], [1, 1, 2, 4, 8]);
+}
+
+/// A trigger that tells of what is new again and again, as time goes on.
+struct Pulse(Arc<AtomicU64>);
+
+impl WindowTrigger<u64> for Pulse {
+    fn record(&self, _: &u64, cx: &mut TriggerContext<'_>) -> crate::Fire {
+        cx.event_timer(BEGIN + 10);
+        crate::Fire::No
+    }
+
+    fn event_time(&self, at: Timestamp, cx: &mut TriggerContext<'_>) -> crate::Fire {
+        assert!(self.0.fetch_add(1, Relaxed) < 100, "it comes to an end");
+        cx.event_timer(at.as_ms() + 10);
+        crate::Fire::Tell
+    }
+}
+
+#[test]
+fn timers_of_windows_without_end_come_to_one() {
+    let calls = Arc::new(AtomicU64::new(0));
+    let pulse = Pulse(calls.clone());
+    let build = |pairs: Stream<(String, u64)>| {
+        let keyed = pairs.event_time(|_| 0, Watermark::monotonous()).keyed();
+        keyed.window(crate::Global).trigger(pulse).count()
+    };
+    let mut rig = Rig::of(1, plan(build));
+    rig.begin_at(BEGIN);
+    let _: Vec<Told> = rig.feed_timed(0, vec![(text(0), 1_u64)], vec![BEGIN]);
+    let told: Vec<WindowResult<String, u64>> = rig.complete_at(BEGIN + 35, 0);
+    assert_eq!(told.len(), 3);
+    let told: Vec<WindowResult<String, u64>> = rig.complete_at(i64::MAX, 0);
+    assert_eq!((told.len(), calls.load(Relaxed)), (1, 4));
 }

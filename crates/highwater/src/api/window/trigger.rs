@@ -109,7 +109,8 @@ impl TriggerContext<'_> {
         self.clock.into()
     }
 
-    /// Has [`WindowTrigger::event_time`] called when the watermark has come to that time. A timer that is set twice is one.
+    /// Has [`WindowTrigger::event_time`] called when the watermark has come to that time. A timer that is set twice is one. At the end of all
+    /// sources every timer is due; those that a window without an end sets from then on never are.
     pub fn event_timer(&mut self, at: impl Into<Timestamp>) {
         self.event_timers.push(at.into().as_ms());
     }

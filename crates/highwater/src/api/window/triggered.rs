@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use highwater_codec::hash_key;
+use highwater_runtime::watermark::END_OF_TIME;
 use highwater_runtime::{Data, Keyed, OperatorContext, Work};
 use highwater_state::{KeyedTable, Kind, StateTable};
 use serde::{Deserialize, Serialize};
@@ -249,6 +250,10 @@ impl<K: Data + Eq, V: Data, C: Contents<V>> Triggered<K, V, C> {
             event_timers: &mut event_timers,
             clock_timers: &mut clock_timers,
         });
+        // At the end of time every timer is due, and a window that has no end would set its next one for ever.
+        if listed.end == NEVER && watermark == END_OF_TIME {
+            event_timers.clear();
+        }
         // What isn't set yet is listed.
         event_timers.retain(|at| !held.event_timers.contains(at));
         clock_timers.retain(|at| !held.clock_timers.contains(at));
