@@ -12,7 +12,7 @@
 //! # Invariants
 //!
 //! - An entry whose time is over is never seen, whether or not it is still there.
-//! - Every entry with a time is listed, for no later than its end.
+//! - Every entry that has an end is listed, for no later than that.
 //! - What is done at the end of an epoch is bounded, however much ends at once.
 
 use std::cell::RefCell;
@@ -51,7 +51,8 @@ impl Ttl {
 
     /// An entry lives so long after it was last written or read.
     ///
-    /// Whatever is read is then written to the next checkpoint, too, with the time.
+    /// Whatever is read is then written to the next checkpoint, too, with the time. To ask how many there are, or whether there is one, isn't
+    /// reading.
     #[must_use]
     pub fn after_access(length: Duration) -> Self {
         Ttl { on_read: true, ..Ttl::after_write(length) }
@@ -114,7 +115,8 @@ pub(in crate::api) struct Placed<Q> {
 /// When each entry of a state was last touched.
 pub(in crate::api) struct Lifetimes<Q, H> {
     ttl: Ttl,
-    length: i64,
+    /// In milliseconds; none is for ever.
+    length: Option<i64>,
     /// Written where the state is only read, too.
     touched: RefCell<KeyedTable<Q, i64, H>>,
     due: Due<Placed<Q>>,
@@ -134,7 +136,7 @@ impl<Q: Data + Eq, H: Hashing<Q>> Lifetimes<Q, H> {
         let name = format!("{name}.touched");
         Lifetimes {
             ttl,
-            length: ttl.length.map_or(i64::MAX, as_ms),
+            length: ttl.length.map(as_ms),
             touched: RefCell::new(KeyedTable::new(&name, Kind::Lifetime, key_groups, groups)),
             due: Due::default(),
             timeless: Vec::new(),
@@ -144,6 +146,11 @@ impl<Q: Data + Eq, H: Hashing<Q>> Lifetimes<Q, H> {
 
     pub(in crate::api) fn state_table(&mut self) -> &mut dyn StateTable {
         self.touched.get_mut()
+    }
+
+    /// When an entry comes to its end that was touched then; none if it never does.
+    fn end(&self, touched: i64) -> Option<i64> {
+        self.length.map(|length| touched.saturating_add(length))
     }
 
     fn now(&self, instant: Instant) -> Option<i64> {
@@ -170,8 +177,9 @@ impl<Q: Data + Eq, H: Hashing<Q>> Lifetimes<Q, H> {
         instant: Instant,
     ) -> bool {
         let touched = self.touched.borrow();
-        match (touched.get_hashed(group, lookup, place), self.now(instant)) {
-            (Some(touched), Some(now)) => touched.saturating_add(self.length) > now,
+        let touched = touched.get_hashed(group, lookup, place);
+        match (touched.and_then(|touched| self.end(*touched)), self.now(instant)) {
+            (Some(end), Some(now)) => end > now,
             _ => true,
         }
     }
@@ -201,7 +209,9 @@ impl<Q: Data + Eq, H: Hashing<Q>> Lifetimes<Q, H> {
             Some(_) => *touched.upsert_hashed(group, lookup, spot.place, || at).value = at,
             None => {
                 touched.upsert_hashed(group, lookup, place.clone(), || at);
-                self.due.push(at.saturating_add(self.length), spot);
+                if let Some(end) = self.end(at) {
+                    self.due.push(end, spot);
+                }
             }
         }
     }
@@ -223,14 +233,12 @@ impl<Q: Data + Eq, H: Hashing<Q>> Lifetimes<Q, H> {
         for _ in 0..CLEANED {
             let Some((_, spot)) = self.due.pop(now) else { break };
             let touched = self.touched.get_mut();
-            let found = touched.get_hashed(spot.group, spot.lookup, &spot.place);
-            let Some(end) = found.map(|touched| touched.saturating_add(self.length)) else {
-                continue;
-            };
+            let found = touched.get_hashed(spot.group, spot.lookup, &spot.place).copied();
+            let Some(end) = found.and_then(|touched| self.end(touched)) else { continue };
             if end > now {
                 self.due.push(end, spot);
             } else {
-                touched.remove_hashed(spot.group, spot.lookup, &spot.place);
+                self.touched.get_mut().remove_hashed(spot.group, spot.lookup, &spot.place);
                 remove(&spot);
             }
         }
@@ -267,11 +275,38 @@ impl<Q: Data + Eq, H: Hashing<Q>> Lifetimes<Q, H> {
         let touched = self.touched.get_mut();
         for group in 0..touched.group_count() {
             for (place, touched) in touched.group_entries(group) {
-                self.due.push(touched.saturating_add(self.length), placed(place));
+                if let Some(length) = self.length {
+                    self.due.push(touched.saturating_add(length), placed(place));
+                }
             }
         }
         let is_timeless =
             |spot: &Placed<Q>| touched.get_hashed(spot.group, spot.lookup, &spot.place).is_none();
         self.timeless = places.map(placed).filter(is_timeless).collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use highwater_state::ByKey;
+
+    use super::*;
+
+    /// What lives for ever is on no list, and is still there at the end of time.
+    #[test]
+    fn what_has_no_end_is_not_listed() {
+        let groups = KeyGroups::default();
+        let ttl = Ttl::never().by_event_time();
+        let mut lifetimes: Lifetimes<u64, ByKey> =
+            Lifetimes::new("state", ttl, groups, groups.range(0, 1));
+        lifetimes.touched.get_mut().begin(1, true);
+        let at = |watermark| Instant { clock: None, watermark: Some(watermark), time: None };
+        let (group, lookup) = ByKey::both(&7_u64);
+        lifetimes.write(Placed { group, lookup, place: 7 }, at(0));
+        assert_eq!((lifetimes.touched.borrow().len(), lifetimes.due.len()), (1, 0));
+        lifetimes.clean(at(i64::MAX), |_| panic!("nothing ends"));
+        assert!(lifetimes.is_alive(group, lookup, &7, at(i64::MAX)));
+        lifetimes.restored([7].iter());
+        assert_eq!(lifetimes.due.len(), 0);
     }
 }
