@@ -10,6 +10,7 @@ use std::time::Duration;
 use highwater_env::Env;
 use highwater_runtime::BoxError;
 use highwater_runtime::connector::{Finder, FinderContext, Found, SplitOffset, Waker, on_thread};
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::discover::{KnownFiles, NotFound, Place, Split, cannot};
@@ -82,11 +83,19 @@ impl FileFinder {
 impl Finder for FileFinder {
     fn poll(&mut self) -> Result<Found, BoxError> {
         let mut all = Found::default();
-        while let Ok(found) = self.found.try_recv() {
-            all.splits.extend(found.splits);
-            all.released.extend(found.released);
+        loop {
+            match self.found.try_recv() {
+                Ok(found) => {
+                    all.splits.extend(found.splits);
+                    all.released.extend(found.released);
+                }
+                Err(TryRecvError::Empty) => return Ok(all),
+                // While there is a finder the task doesn't end by itself.
+                Err(TryRecvError::Disconnected) => {
+                    return Err("looking for new files has panicked (the log above says where), and none would be found any more".into());
+                }
+            }
         }
-        Ok(all)
     }
 }
 
@@ -103,12 +112,8 @@ async fn look_again(
             let found = look.look();
             (look, found)
         });
-        let Ok((back, found)) = looked.await else {
-            tracing::error!(
-                "looking for files has panicked; no new ones will be found until the job is restarted"
-            );
-            return;
-        };
+        // The finder says that this task is gone.
+        let Ok((back, found)) = looked.await else { return };
         look = back;
         if found != Found::default() && sender.send(found).is_ok() {
             waker.wake();

@@ -116,3 +116,14 @@ fn the_task_hands_over_what_it_finds_and_ends_with_the_finder() {
         assert_eq!(names(&found), (strings(&[name]), vec![]));
     }
 }
+
+/// A job that would never find anything any more doesn't run on as if nothing were.
+#[test]
+fn a_look_that_panics_ends_the_attempt() {
+    let (sender, found) = unbounded_channel();
+    let mut finder = FileFinder { found };
+    assert_eq!(finder.poll().unwrap(), Found::default());
+    drop(sender);
+    let error = finder.poll().unwrap_err().to_string();
+    assert!(error.contains("looking for new files has panicked"), "{error}");
+}
