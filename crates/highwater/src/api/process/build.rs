@@ -140,7 +140,8 @@ impl<K: Key, V: Data> KeyedStream<K, V> {
             job.error(at, why);
         }
         if trial.ttls.contains(&By::EventTime) && watermark.is_none() {
-            let why = "lifetimes by event time end with the watermark, which nobody makes here: give the records times with                        `.event_time(...)` somewhere before, or leave `.by_event_time()` out";
+            let why = "lifetimes by event time end with the watermark, which nobody makes here: give the records times with \
+                       `.event_time(...)` somewhere before, or leave `.by_event_time()` out";
             job.error(at, why);
         }
         let is_timed = job.plan().is_timed(self.port);

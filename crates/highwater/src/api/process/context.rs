@@ -21,7 +21,7 @@ pub struct Context<P: Process> {
     timers: Vec<(usize, By)>,
     /// None before the first record.
     present: Option<Present<P::Key>>,
-    /// None in a function without timers.
+    /// None in a function that gets its records as they come.
     pub(super) now: Option<Now>,
     pub(super) sides: Vec<Box<dyn Side>>,
     emitted: Vec<P::Out>,
@@ -100,14 +100,16 @@ impl<P: Process> Context<P> {
         }
     }
 
-    /// The event time up to which everything has been seen: a record with a time below it is late. Known only in functions with timers, and
-    /// behind [`event_time`](crate::Stream::event_time).
+    /// The event time up to which everything has been seen: a record with a time below it is late. Known only in functions that get their
+    /// records when their epoch is complete (those with timers, lifetimes or a broadcast stream), and behind
+    /// [`event_time`](crate::Stream::event_time).
     pub fn watermark(&self) -> Option<Timestamp> {
         self.now?.watermark.map(Timestamp::from_ms)
     }
 
     /// The engine's clock in the present epoch, by which [clock timers](super::States::clock_timers) go. It never runs backwards, also
-    /// when the job is started again. Known only in functions with timers.
+    /// when the job is started again. Known only in functions that get their records when their epoch is complete (those with timers, lifetimes or a
+    /// broadcast stream).
     pub fn clock(&self) -> Option<Timestamp> {
         self.now.map(|now| Timestamp::from_ms(now.clock_ms))
     }
