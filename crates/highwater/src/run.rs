@@ -213,8 +213,13 @@ fn default_options() -> Options {
     Options { restart: Restart::Never, ..Alone::parse_from(["highwater"]).options }
 }
 
-/// Invariant 6 in real life: a worker or a task of the engine that panics takes the process down from the hook, before anything is
-/// unwound and any capability dropped.
+/// Whether a thread is a worker, one that carries data between processes, or a task of the engine.
+fn is_of_the_engine(thread: &str) -> bool {
+    ["timely:", "highwater-task"].iter().any(|ours| thread.starts_with(ours))
+}
+
+/// Invariant 6 in real life: a thread of the engine that panics takes the process down from the hook, before anything is unwound and any
+/// capability dropped.
 fn abort_on_panic() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
@@ -222,9 +227,8 @@ fn abort_on_panic() {
         std::panic::set_hook(Box::new(move |panic: &PanicHookInfo<'_>| {
             before(panic);
             let thread = std::thread::current();
-            let ours = ["timely:work", "highwater-task"];
             let name = thread.name().unwrap_or_default();
-            if ours.iter().any(|ours| name.starts_with(ours)) {
+            if is_of_the_engine(name) {
                 let payload = panic.payload();
                 let text = payload.downcast_ref::<String>().map(String::as_str);
                 let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
@@ -264,4 +268,18 @@ fn stop_on_signals(voice: &Voice, control: &Control) -> Option<signal_hook::iter
     };
     env.spawn_thread("signals", Box::new(wait));
     Some(handle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A connection whose thread is gone would be waited at for ever.
+    #[test]
+    fn threads_without_which_nothing_goes_on_take_the_process_down() {
+        for name in ["timely:work-0", "timely:send-1", "timely:recv-1", "highwater-task-2"] {
+            assert!(is_of_the_engine(name), "{name}");
+        }
+        assert!(!is_of_the_engine("read-csv"));
+    }
 }
