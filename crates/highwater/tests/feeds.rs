@@ -7,7 +7,6 @@ mod program;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -19,6 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use highwater::connectors::{Files, Socket, Stdin};
+use program::{children, kill};
 use support::{CLASSES, rows, wait_for};
 
 /// Where the job reads: `stdin`, or a server's address.
@@ -133,17 +133,11 @@ fn produce(mut to: impl Write, stop: &AtomicBool) -> u64 {
     next
 }
 
-fn children(parent: u32) -> Vec<u32> {
-    let path = format!("/proc/{parent}/task/{parent}/children");
-    let text = fs::read_to_string(path).unwrap_or_default();
-    text.split_whitespace().map(|child| child.parse().unwrap()).collect()
-}
-
 /// Kills process 0 and waits until it is replaced and rows flow again.
 fn kill_reader(parent: &Child, processes: usize, folder: &Path) {
     wait_for("the processes are there", || children(parent.id()).len() == processes);
     let victim = children(parent.id())[0];
-    kill(victim, "-KILL");
+    assert!(kill(victim, "-KILL"));
     wait_for("it is replaced", || {
         let now = children(parent.id());
         now.len() == processes && !now.contains(&victim)
@@ -192,14 +186,9 @@ fn standard_input_need_not_wait() {
         let all = (n as usize + 1) * 10;
         wait_for("they come through", || rows(&folder.path().join("numbers")).len() == all);
     }
-    kill(child.id(), "-TERM");
+    assert!(kill(child.id(), "-TERM"));
     assert!(child.wait().unwrap().success());
     assert_eq!(assert_consistent(folder.path()), (0..30).collect());
-}
-
-fn kill(process: u32, signal: &str) {
-    let kill = Command::new("kill").args([signal, &process.to_string()]).status().unwrap();
-    assert!(kill.success());
 }
 
 fn each_start_may_have_input_of_its_own() {
@@ -252,7 +241,7 @@ fn a_server_and_its_readers_come_and_go() {
         });
         kill_reader(&child, 1, folder);
     }
-    kill(child.id(), "-TERM");
+    assert!(kill(child.id(), "-TERM"));
     let mut said = String::new();
     child.stderr.as_mut().unwrap().read_to_string(&mut said).unwrap();
     assert!(child.wait().unwrap().success(), "{said}");

@@ -77,9 +77,7 @@ fn parts(folder: &Path) -> usize {
 }
 
 fn child_of(parent: &Child) -> Option<u32> {
-    let parent = parent.id();
-    let path = format!("/proc/{parent}/task/{parent}/children");
-    fs::read_to_string(path).ok()?.split_whitespace().next()?.parse().ok()
+    program::children(parent.id()).first().copied()
 }
 
 fn every_row_once_whoever_is_killed() {
@@ -103,8 +101,7 @@ fn every_row_once_whoever_is_killed() {
         let before = parts(folder);
         wait_for("more is published", || parts(folder) > before);
         let victim = child_of(&child).expect("the job runs");
-        let kill = Command::new("kill").args(["-KILL", &victim.to_string()]).status().unwrap();
-        assert!(kill.success());
+        assert!(program::kill(victim, "-KILL"));
         wait_for("it is replaced", || child_of(&child).is_some_and(|now| now != victim));
     }
     let output = child.wait_with_output().unwrap();

@@ -7,13 +7,12 @@ mod program;
 mod support;
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use program::{command, said, this_program};
+use program::{children, command, kill, said, this_program};
 use support::{CLASSES, rows, wait_for};
 
 /// As `cluster::SILENCE`, and a little for starting anew on a loaded machine.
@@ -39,18 +38,6 @@ fn job(folder: &Path, limit: Option<u64>, rate: u64) -> Command {
     command.args(["--checkpoint-interval", "50ms"]).env_remove("HIGHWATER_SUPERVISOR");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     command
-}
-
-fn kill(process: u32, signal: &str) -> bool {
-    let mut kill = Command::new("kill");
-    kill.args([signal, &process.to_string()]).stderr(Stdio::null()).status().unwrap().success()
-}
-
-/// The processes that `parent` has started and that still run.
-fn children(parent: u32) -> Vec<u32> {
-    let path = format!("/proc/{parent}/task/{parent}/children");
-    let text = fs::read_to_string(path).unwrap_or_default();
-    text.split_whitespace().map(|child| child.parse().unwrap()).collect()
 }
 
 fn wait_for_children(parent: &Child, count: usize) -> Vec<u32> {

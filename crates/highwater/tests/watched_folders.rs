@@ -9,10 +9,11 @@ mod support;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use highwater::connectors::{Files, Reject};
+use program::{children, kill};
 use support::{rows, sorted, wait_for};
 
 /// How the job watches: `any` files, or `ordered` ones.
@@ -82,17 +83,6 @@ fn deliver(folder: &Path, file: u64) {
     fs::rename(new, folder.join(format!("in/{file:04}.{name}"))).unwrap();
 }
 
-fn children(parent: &Child) -> Vec<u32> {
-    let parent = parent.id();
-    let path = format!("/proc/{parent}/task/{parent}/children");
-    let text = fs::read_to_string(path).unwrap_or_default();
-    text.split_whitespace().map(|child| child.parse().unwrap()).collect()
-}
-
-fn kill(process: u32, signal: &str) {
-    Command::new("kill").args([signal, &process.to_string()]).status().unwrap();
-}
-
 fn everything_comes_once(watch: &str, arguments: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
@@ -112,11 +102,11 @@ fn everything_comes_once(watch: &str, arguments: &[&str]) {
         if file % 4 == 3 {
             let before = count();
             wait_for("more is published", || count() > before);
-            let now = children(&child);
+            let now = children(child.id());
             let victim = now[victims.len() % now.len()];
-            kill(victim, "-KILL");
+            assert!(kill(victim, "-KILL"));
             wait_for("it is replaced", || {
-                let then = children(&child);
+                let then = children(child.id());
                 then.len() == now.len() && !then.contains(&victim)
             });
             victims.push(victim);
@@ -124,7 +114,7 @@ fn everything_comes_once(watch: &str, arguments: &[&str]) {
     }
     let (bad, good): (Vec<u64>, Vec<u64>) = (0..FILES * ROWS).partition(|number| is_bad(*number));
     wait_for("everything is published", || count() >= good.len() + bad.len());
-    kill(child.id(), "-TERM");
+    assert!(kill(child.id(), "-TERM"));
     let output = child.wait_with_output().unwrap();
     let said = program::said(&output);
     assert!(output.status.success(), "{said}");

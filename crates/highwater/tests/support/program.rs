@@ -132,3 +132,17 @@ pub fn this_program() -> std::path::PathBuf {
 pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
+
+/// The processes that `parent` has started and that still run.
+pub fn children(parent: u32) -> Vec<u32> {
+    let path = format!("/proc/{parent}/task/{parent}/children");
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.split_whitespace().map(|child| child.parse().unwrap()).collect()
+}
+
+/// Sends a signal to a process; false if it is gone.
+pub fn kill(process: u32, signal: &str) -> bool {
+    let mut kill = Command::new("kill");
+    kill.args([signal, &process.to_string()]).stderr(std::process::Stdio::null());
+    kill.status().unwrap().success()
+}
