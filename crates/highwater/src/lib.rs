@@ -51,6 +51,17 @@ pub use options::Options;
 pub use run::{Runner, run};
 pub use supervise::{FailingRecord, Restart};
 
+/// The pages of documentation with examples, which are run as those here are.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../../../docs/dstreams.md")]
+    struct DStreams;
+    #[doc = include_str!("../../../docs/event-time.md")]
+    struct EventTime;
+    #[doc = include_str!("../../../docs/process.md")]
+    struct ProcessFunctions;
+}
+
 /// What most jobs import.
 pub mod prelude {
     pub use crate::connectors::*;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use highwater::connectors::{Files, Generator};
-use highwater::testing::{Collect, Run, Script, Test};
-use highwater::time::{hours, millis, secs};
+use highwater::testing::{self, Collect, Run, Script, Test};
+use highwater::time::{WatermarkGenerator, hours, millis, secs};
 use highwater::{
-    BoxError, Context, Job, Process, Session, Sliding, States, Stream, Timers, Timestamp, Trigger,
-    Tumbling, Value, Watermark, WindowResult,
+    BoxError, Context, CountTrigger, Global, Job, Process, Session, Sliding, States, Stream,
+    Timers, Timestamp, Trigger, Tumbling, Value, Watermark, WindowResult,
 };
 use highwater_log::Store;
 use object_store::memory::InMemory;
@@ -284,4 +284,53 @@ fn windows_that_cannot_be_are_refused_with_their_place() {
         silences.main().write("out", Collect);
     });
     assert!(unwatched.contains("event timers go by the watermark"), "{unwatched}");
+}
+
+/// As far behind as the largest disorder so far.
+#[derive(Default)]
+struct Adaptive {
+    highest: i64,
+    disorder: i64,
+}
+
+impl WatermarkGenerator<Reading> for Adaptive {
+    fn record(&mut self, _: &Reading, at: Timestamp) -> Option<Timestamp> {
+        self.disorder = self.disorder.max(self.highest - at.as_ms());
+        self.highest = self.highest.max(at.as_ms());
+        Some(Timestamp::from_ms(self.highest - self.disorder))
+    }
+}
+
+#[test]
+fn a_generator_remembers_what_came_before() {
+    let run = testing::run(1, |job| {
+        let steps = [1, 8, 12, 6, 22, 13];
+        let steps = steps.map(|at| reading("a", at)).into_iter();
+        let script = steps.fold(Script::new(), |script, reading| script.record(reading).epoch());
+        let readings = job.read("in", script);
+        count_tens(
+            &readings.event_time(|reading| reading.1, Watermark::generated(Adaptive::default)),
+        );
+    });
+    let run = run.unwrap();
+    // The 6 is late, since nothing had been out of order before. The 13 isn't any more: at 22 the watermark is at 16.
+    assert_eq!(late(&run), [6]);
+    assert_eq!(counts(&run), [row("a", 0, 2), row("a", 10, 2), row("a", 20, 1)]);
+}
+
+#[test]
+fn state_that_grows_for_ever_is_warned_of() {
+    let plan = testing::plan(|job| {
+        let readings = job.read("in", vec![reading("a", 1)]);
+        readings.distinct().uid("once").write("a", Collect);
+        let windows = readings.key_by(|reading| reading.0.clone()).window(Global);
+        windows.trigger(CountTrigger::of(2)).count().uid("growing").write("b", Collect);
+        let keyed = readings.key_by(|reading| reading.0.clone());
+        keyed.count_window(3).count().uid("threes").write("c", Collect);
+        keyed.sliding_count_window(3, 1).count().uid("last").write("d", Collect);
+    });
+    let warnings = plan.check(true).unwrap().warnings();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].starts_with("`once` (") && warnings[0].contains("event_time.rs:"));
+    assert!(warnings[1].starts_with("`growing` ("), "{warnings:?}");
 }

@@ -5,7 +5,7 @@
 use highwater::testing::{Collect, Run, Script, Test};
 use highwater::time::{Timestamp, Watermark, secs};
 use highwater::{
-    BoxError, Context, Process, Session, States, Stream, Timers, Tumbling, Value, WindowResult,
+    BoxError, Context, Process, Session, States, Stream, Timers, Ttl, Tumbling, Value, WindowResult,
 };
 
 /// What happens: records, or a crash behind a checkpoint.
@@ -274,4 +274,57 @@ fn a_count_that_is_removed_at_three() {
         row("c", 1),
     ];
     assert_eq!(told, expected);
+}
+
+/// Numbers whose times are seconds; equal ones within ten seconds are one.
+#[test]
+fn repetitions_within_the_watermark() {
+    let fives = (10..=15).flat_map(|n| [n; 5]).collect();
+    let steps = vec![
+        Add(fives),
+        Crash,
+        Add(vec![13, 14, 15, 16, 17]),
+        Crash,
+        Add(vec![5]),
+        Add(vec![35]),
+        Add(vec![55]),
+    ];
+    let run = run(steps, |numbers| {
+        let numbers = numbers.event_time(|n: &i64| n * 1_000, Watermark::bounded(secs(10)));
+        let within = Ttl::after_write(secs(10)).by_event_time();
+        let once = numbers.key_by(|n| *n).distinct_within(within).uid("once");
+        once.main().write("out", Collect);
+        once.side::<i64>("late").write("late", Collect);
+    });
+    let mut out: Vec<i64> = run.committed("out");
+    out.sort_unstable();
+    assert_eq!(out, [10, 11, 12, 13, 14, 15, 16, 17, 35, 55]);
+    assert_eq!(run.committed::<i64>("late"), [5]);
+}
+
+/// The records have a key of their own, and times that differ from repetition to repetition.
+#[test]
+fn repetitions_of_a_key_within_the_watermark() {
+    let row = |name: &str, at: i64| (name.to_owned(), at);
+    let steps = vec![
+        Add(vec![row("a", 17)]),
+        Add(vec![row("a", 16)]),
+        Add(vec![row("a", 13)]),
+        Add(vec![row("b", 22), row("c", 21)]),
+        Crash,
+        Add(vec![row("a", 21)]),
+        Add(vec![row("d", 25)]),
+    ];
+    let run = run(steps, |rows| {
+        let rows =
+            rows.event_time(|row: &(String, i64)| row.1 * 1_000, Watermark::bounded(secs(2)));
+        let within = Ttl::after_write(secs(2)).by_event_time();
+        let once = rows.key_by(|row| row.0.clone()).distinct_within(within).uid("once");
+        once.main().write("out", Collect);
+        once.side::<(String, i64)>("late").write("late", Collect);
+    });
+    let mut out: Vec<(String, i64)> = run.committed("out");
+    out.sort();
+    assert_eq!(out, [row("a", 17), row("a", 21), row("b", 22), row("c", 21), row("d", 25)]);
+    assert_eq!(run.committed::<(String, i64)>("late"), [row("a", 13)]);
 }

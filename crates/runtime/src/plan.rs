@@ -132,6 +132,7 @@ pub struct PlanError {
 pub struct Plan {
     nodes: Vec<Node>,
     errors: Vec<PlanError>,
+    warnings: Vec<(NodeId, String)>,
     /// Nodes that give rows their times, and what makes a watermark of these.
     generators: BTreeMap<NodeId, NodeId>,
     /// What makes one watermark of several.
@@ -154,6 +155,11 @@ impl Plan {
     pub fn error(&mut self, at: &Location<'_>, what: impl Into<String>) {
         self.errors
             .push(PlanError { at: format!("{}:{}", at.file(), at.line()), what: what.into() });
+    }
+
+    /// Notes what isn't wrong with a node, but may become so.
+    pub fn warn(&mut self, node: NodeId, what: impl Into<String>) {
+        self.warnings.push((node, what.into()));
     }
 
     /// Names a node. A node that gives rows their times lends its name to what makes the watermark, which is state.
@@ -274,6 +280,15 @@ impl Checked {
     /// The output at which a source is to announce its splits; none if nobody wants to know.
     pub(crate) fn announced(&self, source: NodeId) -> Option<Port> {
         self.0.announced(source)
+    }
+
+    /// What may become wrong, for people: with the uid of the operator and its place in the user's code.
+    pub fn warnings(&self) -> Vec<String> {
+        let shown = |(node, what): &(NodeId, String)| {
+            let at = self.0.nodes[*node].at;
+            format!("`{}` ({}:{}): {what}", self.uid(*node), at.file(), at.line())
+        };
+        self.0.warnings.iter().map(shown).collect()
     }
 
     /// A node's uid; its name if it has no state.

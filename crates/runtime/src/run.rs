@@ -149,6 +149,13 @@ impl<'a> Run<'a> {
         })
     }
 
+    /// Says what may become wrong with the plan.
+    fn warn(&self) {
+        for warning in self.plan.warnings() {
+            tracing::warn!(target: "highwater::job", "state may grow without bound: {warning}");
+        }
+    }
+
     /// Runs as the one process that writes to the log.
     fn lead(
         self,
@@ -156,6 +163,7 @@ impl<'a> Run<'a> {
         place: Option<Place>,
         started: impl FnOnce(Control),
     ) -> Result<Outcome, Error> {
+        self.warn();
         let cluster = match place {
             None => None,
             Some(place) => {

@@ -67,7 +67,7 @@ impl Job {
     /// let folder = tempfile::tempdir()?;
     /// std::fs::write(folder.path().join("numbers.ndjson"), "1\nzwei\n3\n")?;
     /// let run = testing::run(1, |job| {
-    ///     job.read_or_skip("numbers", Files::ndjson(folder.path())).write("seen", Collect);
+    ///     job.read_or_skip::<u64>("numbers", Files::ndjson(folder.path())).write("seen", Collect);
     /// })?;
     /// assert_eq!(run.committed::<u64>("seen"), [1, 3]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -88,7 +88,7 @@ impl Job {
     /// let folder = tempfile::tempdir()?;
     /// std::fs::write(folder.path().join("numbers.ndjson"), "1\nzwei\n3\n")?;
     /// let run = testing::run(1, |job| {
-    ///     let (numbers, rejects) = job.read_with_rejects("numbers", Files::ndjson(folder.path()));
+    ///     let (numbers, rejects) = job.read_with_rejects::<u64>("numbers", Files::ndjson(folder.path()));
     ///     numbers.write("seen", Collect);
     ///     rejects.write("rejects", Collect);
     /// })?;

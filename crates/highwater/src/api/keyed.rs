@@ -10,12 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use highwater_runtime::plan::{Edge, Exchange, Port, Times};
 use highwater_runtime::{Data, Operator, OperatorContext, Wants};
 
+use super::distinct::Within;
 use super::job::{Job, Spec};
 use super::map_with_state::MapWithState;
 use super::running::RunningOperator;
 use super::step::{Best, ByAggregate, Count, Fold, Reduce, Step, Sum};
 use super::update_state::UpdateState;
-use super::{Aggregate, Key, Running, StateHandle, Stream};
+use super::{Aggregate, Key, Processed, Running, StateHandle, Stream, Ttl};
 
 /// Gives the states with which keys begin.
 type MakeInitial<K, S> = Arc<dyn Fn() -> Option<Arc<Vec<(K, S)>>> + Send + Sync>;
@@ -254,6 +255,40 @@ impl<K: Key, V: Data> KeyedStream<K, V> {
             let initial = initial.as_ref().and_then(|make| make());
             UpdateState::<K, V, S, _>::new(context, f.clone(), initial)
         })
+    }
+
+    /// The first record of each key, and no further one for as long as `ttl` says: what is remembered comes to an end, other than with
+    /// [`distinct`](Stream::distinct).
+    ///
+    /// By event time, repetitions that are no further apart than the watermark is behind are found, whatever their order. A record that comes behind the
+    /// watermark can't be told from a repetition, and goes to the side output `late`.
+    ///
+    /// ```text
+    /// after_write(10), by event time     records  a:1  a:4  a:10  a:11  b:12
+    ///                                    out      a:1             a:11  b:12
+    /// ```
+    ///
+    /// ```
+    /// use highwater::testing::{self, Collect};
+    /// use highwater::time::{Watermark, secs};
+    /// use highwater::Ttl;
+    ///
+    /// let run = testing::run(2, |job| {
+    ///     let orders = job.read("in", vec![(7u64, 1_000i64), (8, 2_000), (7, 3_000)]);
+    ///     let orders = orders.event_time(|order| order.1, Watermark::bounded(secs(10)));
+    ///     let within = Ttl::after_write(secs(10)).by_event_time();
+    ///     let once = orders.key_by(|order| order.0).distinct_within(within).uid("once");
+    ///     once.side::<(u64, i64)>("late").write("late", Collect);
+    ///     once.main().write("out", Collect);
+    /// })?;
+    /// let mut out: Vec<(u64, i64)> = run.committed("out");
+    /// out.sort();
+    /// assert_eq!(out, [(7, 1_000), (8, 2_000)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn distinct_within(&self, ttl: Ttl) -> Processed<V> {
+        self.process(move |states| Within::<K, V>::declare_with(states, ttl))
     }
 
     /// Maps each record with a function that may read and change its key's state; emits its answers at once.

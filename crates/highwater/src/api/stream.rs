@@ -302,7 +302,15 @@ impl<T: Data> Stream<T> {
     {
         let at = Location::caller();
         let keyed = self.keyed_by("key_by", |row: T| (row, ()), at);
-        keyed.operator("distinct", Wants { state: true, epochs: false }, at, Distinct::<T>::new)
+        let once = keyed.operator(
+            "distinct",
+            Wants { state: true, epochs: false },
+            at,
+            Distinct::<T>::new,
+        );
+        let why = "it remembers every record for ever; if repetitions come within a while, `key_by` and `distinct_within` forget";
+        self.job.plan().warn(once.port.node, why);
+        once
     }
 
     /// Gives every record the time at which it happened, and says how far event time is: see [`Watermark`].

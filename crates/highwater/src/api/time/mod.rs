@@ -15,4 +15,4 @@ mod watermark;
 pub(super) use stamp::Stamp;
 pub(super) use timestamp::as_ms;
 pub use timestamp::{Timestamp, days, hours, millis, mins, secs};
-pub use watermark::Watermark;
+pub use watermark::{Watermark, WatermarkGenerator};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use highwater_runtime::watermark::{News, One, Told};
 use highwater_runtime::{Batch, BoxError, Data, Epoch, Operator, OperatorContext, Outputs};
 
+use super::watermark::Generators;
 use super::{Timestamp, Watermark};
 use crate::api::stateless::emit;
 
@@ -13,6 +14,7 @@ use crate::api::stateless::emit;
 pub(in crate::api) struct Stamp<T, F> {
     at: Arc<F>,
     watermark: Watermark<T>,
+    generators: Generators<T>,
     /// Batches know the split that they were read from.
     by_split: bool,
     one: One,
@@ -25,7 +27,7 @@ impl<T, F> Stamp<T, F> {
         watermark: Watermark<T>,
         by_split: bool,
     ) -> Self {
-        Stamp { at, watermark, by_split, one: One::of(context) }
+        Stamp { at, watermark, generators: Generators::new(), by_split, one: One::of(context) }
     }
 }
 
@@ -40,10 +42,10 @@ impl<T: Data, F: Fn(&T) -> Timestamp> Operator for Stamp<T, F> {
         let split = batch.split_read().cloned();
         let rows: Vec<T> = batch.take()?;
         let times: Vec<i64> = rows.iter().map(|row| (self.at)(row).as_ms()).collect();
-        let reached = self.watermark.reached(&rows, &times);
+        let of = split.as_deref().filter(|_| self.by_split).unwrap_or_default();
+        let reached = self.watermark.reached(&rows, &times, of, &mut self.generators);
         if let Some(reached) = reached {
-            let split = split.as_deref().filter(|_| self.by_split).unwrap_or_default().to_owned();
-            let told = Told { split, news: News::Reached(reached) };
+            let told = Told { split: of.to_owned(), news: News::Reached(reached) };
             emit(out, 1, self.one.tell(vec![told]));
         }
         emit(out, 0, Batch::new(rows).with_times(times).with_split(split));

@@ -1,5 +1,6 @@
 //! How far behind the times of its records event time is.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,12 +27,28 @@ pub struct Watermark<T> {
 enum Made<T> {
     Behind(i64),
     Told(Arc<Tell<T>>),
+    Generated(Arc<Generate<T>>),
+}
+
+/// Makes the generator of a split.
+type Generate<T> = dyn Fn() -> Box<dyn WatermarkGenerator<T>> + Send + Sync;
+
+/// Makes a watermark of the records of one split by a rule of one's own, which may remember something: what disorder there was of late, say.
+/// Used with [`Watermark::generated`].
+///
+/// What it remembers isn't state: after a restart it begins anew. The watermark doesn't; it never falls, whatever a generator answers.
+pub trait WatermarkGenerator<T>: Send + 'static {
+    /// Takes the next record of the split and its time. May answer a time below which nothing comes any more.
+    fn record(&mut self, record: &T, at: Timestamp) -> Option<Timestamp>;
 }
 
 /// What a batch of records with their times tells.
 type Tell<T> = dyn Fn(&[T], &[i64]) -> Option<i64> + Send + Sync;
 
-impl<T> Watermark<T> {
+/// The generators of the splits that have had records.
+pub(super) type Generators<T> = BTreeMap<String, Box<dyn WatermarkGenerator<T>>>;
+
+impl<T: 'static> Watermark<T> {
     /// Records come in the order of their times.
     #[must_use]
     pub fn monotonous() -> Self {
@@ -68,6 +85,34 @@ impl<T> Watermark<T> {
         Watermark { made: Made::Told(Arc::new(all)), idle_after: None }
     }
 
+    /// A rule of one's own for each split: `make` makes one when the split has its first record.
+    ///
+    /// ```
+    /// use highwater::time::{Timestamp, Watermark, WatermarkGenerator};
+    ///
+    /// /// Twice as far behind as the largest disorder so far.
+    /// #[derive(Default)]
+    /// struct Adaptive { highest: i64, disorder: i64 }
+    ///
+    /// impl WatermarkGenerator<(u64, i64)> for Adaptive {
+    ///     fn record(&mut self, _: &(u64, i64), at: Timestamp) -> Option<Timestamp> {
+    ///         self.disorder = self.disorder.max(self.highest - at.as_ms());
+    ///         self.highest = self.highest.max(at.as_ms());
+    ///         Some(Timestamp::from_ms(self.highest - 2 * self.disorder))
+    ///     }
+    /// }
+    ///
+    /// let watermark = Watermark::generated(Adaptive::default);
+    /// # let _ = watermark;
+    /// ```
+    #[must_use]
+    pub fn generated<G: WatermarkGenerator<T>>(
+        make: impl Fn() -> G + Send + Sync + 'static,
+    ) -> Self {
+        let make = move || -> Box<dyn WatermarkGenerator<T>> { Box::new(make()) };
+        Watermark { made: Made::Generated(Arc::new(make)), idle_after: None }
+    }
+
     /// A split that has had no record for so long doesn't hold the watermark back any more, until it has one again. What it
     /// brings then may be late.
     ///
@@ -82,13 +127,28 @@ impl<T> Watermark<T> {
         self.idle_after
     }
 
-    /// What records with these times tell, if anything.
-    pub(super) fn reached(&self, rows: &[T], times: &[i64]) -> Option<i64> {
+    /// What records of a split with these times tell, if anything.
+    pub(super) fn reached(
+        &self,
+        rows: &[T],
+        times: &[i64],
+        split: &str,
+        generators: &mut Generators<T>,
+    ) -> Option<i64> {
         let told = match &self.made {
             Made::Behind(disorder) => {
                 times.iter().max().map(|highest| highest.saturating_sub(*disorder))
             }
             Made::Told(tell) => tell(rows, times),
+            Made::Generated(make) => {
+                if !generators.contains_key(split) {
+                    generators.insert(split.to_owned(), make());
+                }
+                let generator = generators.get_mut(split)?;
+                let records = rows.iter().zip(times);
+                let told = records.filter_map(|(row, at)| generator.record(row, (*at).into()));
+                told.max().map(Timestamp::as_ms)
+            }
         };
         // The end of time is for those to tell who know that nothing comes any more.
         told.map(|time| time.min(END_OF_TIME - 1))
@@ -100,6 +160,7 @@ impl<T> Clone for Watermark<T> {
         let made = match &self.made {
             Made::Behind(disorder) => Made::Behind(*disorder),
             Made::Told(tell) => Made::Told(tell.clone()),
+            Made::Generated(make) => Made::Generated(make.clone()),
         };
         Watermark { made, idle_after: self.idle_after }
     }
@@ -110,6 +171,7 @@ impl<T> fmt::Debug for Watermark<T> {
         match &self.made {
             Made::Behind(disorder) => write!(f, "Watermark({disorder} ms behind")?,
             Made::Told(_) => write!(f, "Watermark(told")?,
+            Made::Generated(_) => write!(f, "Watermark(generated")?,
         }
         match self.idle_after {
             Some(silence) => write!(f, ", idle after {silence:?})"),

@@ -106,6 +106,7 @@ impl<V: Data> Build<V> {
     fn triggered<K: Key, C: Contents<V>>(
         self,
         trigger: AnyTrigger<V>,
+        keeps_all: bool,
         contents: impl Fn() -> C + Send + Sync + 'static,
     ) -> NodeId {
         if let Kept::Sessions(_) = self.layout.kept {
@@ -113,10 +114,18 @@ impl<V: Data> Build<V> {
                 "sessions are told of when they are over, and can't have a trigger or an evictor";
             self.job.error(self.spec.at, why);
         }
-        self.operator(move |context, kept, lateness| {
+        let grows = matches!(self.layout.kept, Kept::Global) && keeps_all && !trigger.is_purging();
+        let job = self.job.clone();
+        let node = self.operator(move |context, kept, lateness| {
             let (trigger, kept) = (trigger.clone(), kept.clone());
             Triggered::<K, V, C>::new(context, contents(), trigger, kept, lateness)
-        })
+        });
+        if grows {
+            let why = "its windows have no end, and their trigger never has them forget what they hold: make it a `.purging()` one, or \
+                       use `.keep_last(...)`";
+            job.plan().warn(node, why);
+        }
+        node
     }
 }
 
@@ -152,7 +161,7 @@ impl<V> sealed::Telling<V> for Triggers<V> {
         V: Data,
     {
         let step = Arc::new(step);
-        build.triggered::<K, _>(self.0, move || Folding(step.clone()))
+        build.triggered::<K, _>(self.0, true, move || Folding(step.clone()))
     }
 }
 
@@ -162,7 +171,7 @@ impl<V> sealed::Telling<V> for Evicting<V> {
         V: Data,
     {
         let (step, evict) = (Arc::new(step), self.evict);
-        build.triggered::<K, _>(self.trigger, move || Keeping {
+        build.triggered::<K, _>(self.trigger, false, move || Keeping {
             step: step.clone(),
             evict: evict.clone(),
         })

@@ -319,7 +319,7 @@ impl<V> sealed::Kind<V> for SessionsByRecord<V> {
 ///
 /// ```text
 /// days("Europe/Berlin")   |------ 24 h ------|----- 23 h -----|------ 24 h ------|
-///                        28 March       29 March          30 March 2025     31 March
+///                         29 March 2025      30 March           31 March
 /// ```
 ///
 /// ```
@@ -332,9 +332,10 @@ impl<V> sealed::Kind<V> for SessionsByRecord<V> {
 ///     let sales = job.read("in", vec![1_743_291_000_000i64, 1_743_366_600_000, 1_743_373_800_000]);
 ///     let sales = sales.event_time(|at| *at, Watermark::bounded(secs(1)));
 ///     let days = sales.window_all(Calendar::days("Europe/Berlin")).count();
-///     days.map(|day| ((day.end - day.start).as_secs() / 3600, day.value)).write("out", Collect);
+///     let hours = days.map(|day| ((day.end.as_ms() - day.start.as_ms()) / 3_600_000, day.value));
+///     hours.write("out", Collect);
 /// })?;
-/// assert_eq!(run.committed::<(u64, u64)>("out"), [(23, 2), (24, 1)]);
+/// assert_eq!(run.committed::<(i64, u64)>("out"), [(23, 2), (24, 1)]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]

@@ -141,12 +141,12 @@ impl<K: Key, V: Data> KeyedStream<K, V> {
     /// let run = testing::run(1, |job| {
     ///     let numbers = job.read("in", (1..=7u64).map(|n| ("a".to_owned(), n)).collect::<Vec<_>>());
     ///     let threes = numbers.keyed().count_window(3).sum(|n| n).uid("threes");
-    ///     threes.map(|window| window.value).write("threes", Collect);
+    ///     threes.map(|window| window.value).write("sums", Collect);
     ///     let last = numbers.keyed().sliding_count_window(3, 2).collect().uid("last");
-    ///     last.map(|window| window.value).write("last", Collect);
+    ///     last.map(|window| window.value).write("lists", Collect);
     /// })?;
-    /// assert_eq!(run.committed::<u64>("threes"), [6, 15]);
-    /// assert_eq!(run.committed::<Vec<u64>>("last"), [vec![1, 2], vec![2, 3, 4], vec![4, 5, 6]]);
+    /// assert_eq!(run.committed::<u64>("sums"), [6, 15]);
+    /// assert_eq!(run.committed::<Vec<u64>>("lists"), [vec![1, 2], vec![2, 3, 4], vec![4, 5, 6]]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[track_caller]

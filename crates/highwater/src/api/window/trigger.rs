@@ -34,6 +34,10 @@ pub enum Fire {
 /// struct Paid;
 ///
 /// impl WindowTrigger<String> for Paid {
+///     fn is_purging(&self) -> bool {
+///         true
+///     }
+///
 ///     fn record(&self, item: &String, _: &mut TriggerContext<'_>) -> Fire {
 ///         if item == "pay" { Fire::TellAndPurge } else { Fire::No }
 ///     }
@@ -56,6 +60,11 @@ pub trait WindowTrigger<V>: Send + Sync + 'static {
     /// Tells of the window at its end, unless it is implemented.
     fn event_time(&self, at: Timestamp, cx: &mut TriggerContext<'_>) -> Fire {
         if at == cx.end() { Fire::Tell } else { Fire::No }
+    }
+
+    /// Whether windows forget what they held when they are told of; those without an end grow for ever otherwise, which the job warns of.
+    fn is_purging(&self) -> bool {
+        false
     }
 
     /// The engine's clock has come to a time for which a timer was set.
@@ -294,6 +303,10 @@ fn purge(fire: Fire) -> Fire {
 }
 
 impl<V, T: WindowTrigger<V>> WindowTrigger<V> for Purging<T> {
+    fn is_purging(&self) -> bool {
+        true
+    }
+
     fn record(&self, record: &V, cx: &mut TriggerContext<'_>) -> Fire {
         purge(self.0.record(record, cx))
     }
