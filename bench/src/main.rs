@@ -1,6 +1,6 @@
 //! Measures Highwater, beside bare timely and a bare loop that do the same work in the same run.
 //!
-//! `cargo run --release -p highwater-bench -- keyed|recovery|tcp|w6`; see `bench/RESULTS.md` for what came out.
+//! `cargo run --release -p highwater-bench -- keyed|recovery|tcp|w6|windows`; see `bench/RESULTS.md` for what came out.
 
 #![allow(clippy::disallowed_methods, reason = "a benchmark looks at the real clock")]
 
@@ -11,6 +11,7 @@ mod keyed;
 mod recovery;
 mod tcp;
 mod w6;
+mod windows;
 
 #[derive(Parser)]
 struct Arguments {
@@ -28,6 +29,8 @@ enum What {
     Tcp(tcp::Arguments),
     /// CSV files in, running count and sum per bidder, CSV files out.
     W6(Box<w6::Arguments>),
+    /// CSV files in, windows by event time, CSV files out.
+    Windows(Box<windows::Arguments>),
 }
 
 fn main() -> highwater::Result<()> {
@@ -36,6 +39,7 @@ fn main() -> highwater::Result<()> {
         What::Recovery(arguments) => recovery::run(&arguments),
         What::Tcp(arguments) => tcp::run(&arguments),
         What::W6(arguments) => w6::run(*arguments),
+        What::Windows(arguments) => windows::run(*arguments),
     }
 }
 
