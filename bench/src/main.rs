@@ -1,6 +1,6 @@
 //! Measures Highwater, beside bare timely and a bare loop that do the same work in the same run.
 //!
-//! `cargo run --release -p highwater-bench -- keyed|recovery|tcp|w6|windows`; see `bench/RESULTS.md` for what came out.
+//! `cargo run --release -p highwater-bench -- keyed|operators|recovery|tcp|w6|windows`; see `bench/RESULTS.md` for what came out.
 
 #![allow(clippy::disallowed_methods, reason = "a benchmark looks at the real clock")]
 
@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 
 mod bare;
 mod keyed;
+mod operators;
 mod recovery;
 mod tcp;
 mod w6;
@@ -23,6 +24,8 @@ struct Arguments {
 enum What {
     /// Keyed count and sum over generated records: with checkpoints, without, bare timely, bare loop.
     Keyed(keyed::Arguments),
+    /// Windows, sessions and timers, each beside a bare loop.
+    Operators(operators::Arguments),
     /// From a kill to the first row out of the last operator, and to the first published one.
     Recovery(recovery::Arguments),
     /// The same keyed count and sum in two processes against two threads, of Highwater and of bare timely.
@@ -36,6 +39,7 @@ enum What {
 fn main() -> highwater::Result<()> {
     match Arguments::parse().what {
         What::Keyed(arguments) => keyed::run(&arguments),
+        What::Operators(arguments) => operators::run(&arguments),
         What::Recovery(arguments) => recovery::run(&arguments),
         What::Tcp(arguments) => tcp::run(&arguments),
         What::W6(arguments) => w6::run(*arguments),
