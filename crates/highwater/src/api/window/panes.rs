@@ -155,10 +155,14 @@ fn tell_one<K: Data, V: Data, S: Merge<V>>(
     told: &mut ToldRows<K, S::Out>,
 ) {
     let start = grid.start_of(end);
-    let mut within = panes.iter().filter(|pane| (start..end).contains(&pane.start));
-    let Some(first) = within.next() else { return };
-    let mut acc = first.acc.clone();
-    within.for_each(|pane| step.merge(&mut acc, pane.acc.clone()));
+    // Most often all that there are, and never many that aren't.
+    let first = panes.iter().position(|pane| pane.start >= start).unwrap_or(panes.len());
+    let behind = panes.iter().rposition(|pane| pane.start < end).map_or(0, |last| last + 1);
+    let Some((oldest, others)) = panes.get(first..behind).and_then(<[_]>::split_first) else {
+        return;
+    };
+    let mut acc = oldest.acc.clone();
+    others.iter().for_each(|pane| step.merge(&mut acc, pane.acc.clone()));
     told.push(key.clone(), (start, end), step.out(&acc));
 }
 
@@ -199,7 +203,10 @@ impl<K: Data + Eq, V: Data, S: Merge<V>> Windows for Panes<K, V, S> {
                 Some(pane) if pane.start == start => step.add(&mut pane.acc, value),
                 _ => {
                     panes.insert(behind, Pane { start, acc: step.first(value) });
-                    panes.retain(|pane| !is_over(grid, lateness, pane.start, now.before));
+                    // The oldest go first.
+                    let is_over = |pane: &&Pane<_>| is_over(grid, lateness, pane.start, now.before);
+                    let over = panes.iter().take_while(is_over).count();
+                    panes.drain(..over);
                     self.live.insert(start);
                 }
             }
