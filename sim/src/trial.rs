@@ -200,6 +200,7 @@ fn settings(seed: u64, attempt: usize) -> Settings {
         unpublished: if random.chance(200) { 1 } else { 30 },
         uncommitted: Duration::from_millis(if random.chance(200) { 5 } else { 60_000 }),
         fresh: false,
+        begun: attempt > 0,
         care: Default::default(),
         exchange_bytes: true,
     }

@@ -178,7 +178,7 @@ impl Runner {
             }
         };
         // `--fresh` forgets what was before the job was started, not what its own attempts have done.
-        let mut settings = Settings { fresh: options.fresh && !begun, ..options.settings() };
+        let mut settings = Settings { fresh: options.fresh && !begun, begun, ..options.settings() };
         settings.care = care;
         if settings.care.one_at_a_time {
             // What is passed is not to be read with care again.

@@ -7,6 +7,7 @@ mod program;
 mod support;
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -28,6 +29,7 @@ fn main() -> highwater::Result<()> {
         ("processes_that_do_not_fit_are_refused", processes_that_do_not_fit_are_refused),
         ("a_record_that_always_fails_is_named", a_record_that_always_fails_is_named),
         ("a_record_that_always_fails_is_left_out", a_record_that_always_fails_is_left_out),
+        ("a_job_is_killed_while_a_folder_is_away", a_job_is_killed_while_a_folder_is_away),
         ("a_killed_supervisor_takes_its_processes_with_it", a_killed_supervisor),
     ])
 }
@@ -87,6 +89,36 @@ fn assert_exact(folder: &Path, limit: u64) {
         assert!(before <= count, "the counts of a class never fall");
     }
     assert_eq!(last.into_values().sum::<u64>(), limit);
+}
+
+/// The folder of the checkpoints, then that of the output is renamed; the job is killed, and started again while it is away. Nobody makes
+/// the folder anew, and all goes on once it is back.
+fn a_job_is_killed_while_a_folder_is_away() {
+    for name in [".highwater", "out/numbers"] {
+        let folder = tempfile::tempdir().unwrap();
+        let (there, away) = (folder.path().join(name), folder.path().join("away"));
+        let limit = 20_000;
+        let log = folder.path().join("said");
+        let mut job = job(folder.path(), Some(limit), 4_000);
+        job.args(["--workers", "2", "--restart", "exponential,first=10ms,longest=200ms"]);
+        let mut child = job.stderr(fs::File::create(&log).unwrap()).spawn().unwrap();
+        let said = || fs::read_to_string(&log).unwrap();
+        wait_for("something is published", || {
+            folder.path().join("out/numbers").is_dir() && published(folder.path()) > 0
+        });
+        fs::rename(&there, &away).unwrap();
+        wait_for("the trouble is said", || said().contains("this is repeated until it works"));
+        for _ in 0..2 {
+            let before = said().matches("starting again").count();
+            kill_one(&child, 1, 0);
+            wait_for("it can't start", || said().matches("starting again").count() > before + 2);
+        }
+        assert!(said().contains("put it back"), "{}", said());
+        assert!(!there.exists(), "{name} was made anew");
+        fs::rename(&away, &there).unwrap();
+        assert!(child.wait().unwrap().success(), "{}", said());
+        assert_exact(folder.path(), limit);
+    }
 }
 
 fn processes_share_the_work() {

@@ -94,6 +94,7 @@ impl Committer {
                 attempt: attempt.number,
                 starts_over: recovered.base.is_none(),
                 covered: recovered.base.as_ref().map(|_| recovered.progress.interval),
+                begun: attempt.settings.begun,
                 env: attempt.env.clone(),
                 log: recovered.log.clone(),
             };

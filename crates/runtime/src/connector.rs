@@ -22,7 +22,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use highwater_env::{BoxFuture, Env};
-use highwater_log::{Log, StagedItem};
+use highwater_log::{Health, Log, StagedItem};
 use serde::{Deserialize, Serialize};
 
 use crate::{Batch, BoxError, Epoch};
@@ -253,6 +253,8 @@ pub struct WriterContext {
     pub waker: Waker,
     /// For sinks that stage rows beside the checkpoints.
     pub log: Arc<Log>,
+    /// How the destination is, as far as the writer has to do with it: what is repeated there is to be a request of this.
+    pub health: Arc<Health>,
 }
 
 /// Stages the output of one worker.
@@ -299,11 +301,19 @@ pub struct PublisherContext {
     pub starts_over: bool,
     /// The last interval that the checkpoint covers from which the attempt goes on.
     pub covered: Option<u32>,
+    /// An earlier attempt of this run has claimed the destination already: if it isn't there, it is [`Away`].
+    pub begun: bool,
     /// Time, threads and tasks.
     pub env: Arc<dyn Env>,
     /// For sinks that stage rows beside the checkpoints.
     pub log: Arc<Log>,
 }
+
+/// An error that says that something which was there isn't, and should come back: a folder that was renamed, a volume that isn't mounted. If
+/// it keeps an attempt from starting, the next one is started as if nothing were wrong with the job.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Away(pub String);
 
 /// An error of a publisher that no further try mends: somebody has to do something first. It ends the attempt; nothing is lost.
 #[derive(Debug, thiserror::Error)]

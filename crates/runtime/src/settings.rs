@@ -33,6 +33,8 @@ pub struct Settings {
     pub uncommitted: Duration,
     /// Start over, forgetting everything.
     pub fresh: bool,
+    /// An attempt of this run has begun before: what it made or claimed is there, or will be again, and isn't made anew.
+    pub begun: bool,
     /// How carefully sources read, when a record makes the job fail.
     pub care: Care,
     /// Rows go from worker to worker as bytes, as they do between processes, and not as they are: for tests.
@@ -85,6 +87,7 @@ impl Default for Settings {
             unpublished: 30,
             uncommitted: Duration::from_secs(60),
             fresh: false,
+            begun: false,
             care: Care::default(),
             exchange_bytes: false,
         }

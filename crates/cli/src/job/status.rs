@@ -115,6 +115,7 @@ fn in_full(job: &RunningJob) -> String {
                 trouble.why
             );
         }
+        text += &troubles(&status.workers);
         text += &held(status);
         text += &processes(&status.processes);
         text += "\noperators\n";
@@ -159,6 +160,21 @@ fn numbers(status: &JobStatus) -> String {
         paused => format!("; sources pause on {}", count(paused, "worker")),
     };
     text + &format!("\n  in flight    {}{paused}\n", size(status.in_flight_bytes))
+}
+
+/// Writers whose destinations take nothing.
+fn troubles(workers: &[WorkerStatus]) -> String {
+    let mut text = String::new();
+    for worker in workers {
+        for host in &worker.hosts {
+            let Some(trouble) = &host.trouble else { continue };
+            let (sink, worker, time) = (&host.operator, worker.worker, ms(trouble.for_ms));
+            let why = &trouble.why;
+            text +=
+                &format!("  TROUBLE      of sink {sink} on worker {worker}, for {time}: {why}\n");
+        }
+    }
+    text
 }
 
 /// What keeps an epoch or a checkpoint from completing, if anything does.

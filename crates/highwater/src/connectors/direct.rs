@@ -18,7 +18,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use highwater_env::Env;
-use highwater_log::StagedItem;
+use highwater_log::{Health, Retry, StagedItem};
 use highwater_runtime::connector::{Lasting, Waker, Writer, WriterContext, on_thread};
 use highwater_runtime::{Batch, BoxError, Data};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -26,7 +26,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use super::staged_rows::Destination;
 
 /// Between tries to deliver, at first and at the most.
-const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+const RETRY: Retry = Retry::endless(Duration::from_millis(100), Duration::from_secs(5));
 
 /// About so many bytes are delivered in one call, if they have gathered.
 const BYTES: usize = 1 << 20;
@@ -36,12 +36,19 @@ pub(super) fn writer<T: Data, D: Destination<T>>(
     destination: Arc<D>,
     context: WriterContext,
 ) -> Box<dyn Writer> {
-    let WriterContext { uid, env, waker, .. } = context;
+    let WriterContext { env, waker, health, .. } = context;
     let (messages, inbox) = unbounded_channel();
     let (outbox, answers) = mpsc::channel();
     let queued = Arc::new(AtomicUsize::new(0));
-    let task =
-        Task { uid, destination, env: env.clone(), waker, inbox, outbox, queued: queued.clone() };
+    let task = Task {
+        destination,
+        env: env.clone(),
+        health,
+        waker,
+        inbox,
+        outbox,
+        queued: queued.clone(),
+    };
     env.spawn("deliver", Box::pin(task.run()));
     Box::new(DirectWriter::<T> { messages, answers, queued })
 }
@@ -98,9 +105,9 @@ impl<T: Data> Writer for DirectWriter<T> {
 }
 
 struct Task<T, D> {
-    uid: String,
     destination: Arc<D>,
     env: Arc<dyn Env>,
+    health: Arc<Health>,
     waker: Waker,
     inbox: UnboundedReceiver<Message<T>>,
     outbox: mpsc::Sender<Result<(), BoxError>>,
@@ -147,7 +154,8 @@ impl<T: Data, D: Destination<T>> Task<T, D> {
 
     /// Delivers rows, however often it takes.
     async fn deliver(&self, mut rows: Vec<T>) -> Result<(), BoxError> {
-        let mut delay = RETRY.0;
+        let mut delays = RETRY.delays(self.env.as_ref());
+        let mut request = self.health.request("deliver");
         loop {
             let (destination, env) = (self.destination.clone(), self.env.clone());
             let deliver = move || {
@@ -159,12 +167,15 @@ impl<T: Data, D: Destination<T>> Task<T, D> {
             (rows, delivered) = on_thread(self.env.as_ref(), "deliver-rows", deliver).await?;
             match delivered {
                 Err(error) if !error.is::<Lasting>() => {
-                    tracing::warn!(sink = self.uid, %error, "can't deliver yet; trying again");
+                    request.failed(format!("could not deliver rows: {error}"));
                 }
-                done_or_lasting => return done_or_lasting,
+                Ok(()) => {
+                    request.done();
+                    return Ok(());
+                }
+                lasting => return lasting,
             }
-            self.env.sleep(delay).await;
-            delay = (delay * 2).min(RETRY.1);
+            self.env.sleep(delays.next().unwrap_or(RETRY.longest)).await;
             if self.inbox.is_closed() {
                 return Err("the attempt is over".into());
             }

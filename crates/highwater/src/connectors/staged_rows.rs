@@ -28,7 +28,7 @@ use arrow_ipc::writer::FileWriter;
 use arrow_schema::Schema;
 use highwater_codec::{ColumnReader, Tier, encode};
 use highwater_env::{BoxFuture, Env};
-use highwater_log::{Log, LogError, ObjectRef, StagedItem, names};
+use highwater_log::{Log, LogError, ObjectRef, Retry, StagedItem, names};
 use highwater_runtime::connector::{
     Delivery, Lasting, Publisher, PublisherContext, Sink, Writer, WriterContext, on_thread,
 };
@@ -42,7 +42,7 @@ const BYTES: usize = 2 << 20;
 const ROWS: usize = 64 << 10;
 
 /// Between tries to store, at first and at the most; the log tries for some seconds by itself.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+const RETRY: Retry = Retry::endless(Duration::from_secs(1), Duration::from_secs(10));
 
 /// Where committed rows go.
 pub(super) trait Destination<T>: Send + Sync + 'static {
@@ -218,17 +218,17 @@ async fn put(
     queued: &Arc<AtomicUsize>,
     env: &dyn Env,
 ) -> Option<Result<ObjectRef, BoxError>> {
-    let mut delay = RETRY.0;
+    let mut delays = RETRY.delays(env);
     loop {
         match log.put_object(name, content.clone().into()).await {
             Ok(object) => return Some(Ok(object)),
             Err(error @ LogError::Unavailable { .. }) => {
-                tracing::warn!(%name, %error, "can't stage rows; trying again");
+                // The log has said that its storage is in trouble.
+                tracing::debug!(%name, %error, "can't stage rows; trying again");
             }
             Err(error) => return Some(Err(error.into())),
         }
-        env.sleep(delay).await;
-        delay = (delay * 2).min(RETRY.1);
+        env.sleep(delays.next().unwrap_or(RETRY.longest)).await;
         // The other tasks hold a copy each, and end one after the other.
         if Arc::strong_count(queued) == 1 {
             return None;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use highwater_env::{Env, RealEnv};
-use highwater_log::{Log, StagedItem, Store};
+use highwater_log::{Health, Log, StagedItem, Store};
 use highwater_runtime::connector::{
     Polled, PublisherContext, Reader, Reject, SplitOffset, Waker, Writer, WriterContext,
 };
@@ -43,6 +43,7 @@ impl Place {
             env: self.env.clone(),
             waker: no_waker(),
             log: self.log.clone(),
+            health: Health::new(self.env.clone(), "sink `out`".to_owned(), "it is repeated"),
         }
     }
 
@@ -54,6 +55,7 @@ impl Place {
             attempt,
             starts_over: false,
             covered: None,
+            begun: false,
             env: self.env.clone(),
             log: self.log.clone(),
         }

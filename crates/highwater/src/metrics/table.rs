@@ -3,7 +3,9 @@
 //! Names follow Prometheus' conventions (base units, `_total` for what only grows) and, in what they are about, Flink's. Every sample
 //! has the label `job`. A metric that says nothing at the moment, such as a watermark without event time, has no samples.
 
-use highwater_runtime::observe::{CheckpointStatus, HostKind, HostStatus, JobStatus, WorkerStatus};
+use highwater_runtime::observe::{
+    CheckpointStatus, HostKind, HostStatus, JobStatus, SinkStatus, WorkerStatus,
+};
 
 /// What a metric is to Prometheus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -292,12 +294,16 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "highwater_sink_failing",
         kind: Type::Gauge,
-        help: "1 while a sink's last try to publish has failed.",
+        help: "1 while a sink's destination takes nothing: its last try to stage, deliver or publish has failed.",
         labels: &["sink"],
         samples: |seen| {
+            let in_trouble = |sink: &str| {
+                hosts(seen).any(|(_, host)| host.operator == sink && host.trouble.is_some())
+            };
+            let failing = |sink: &SinkStatus| sink.failing.is_some() || in_trouble(&sink.sink);
+            let value = |sink| f64::from(u8::from(failing(sink)));
             let sinks = seen.status.leader.sinks.iter();
-            let failing = |failing: bool| f64::from(u8::from(failing));
-            sinks.map(|sink| sample([&*sink.sink], failing(sink.failing.is_some()))).collect()
+            sinks.map(|sink| sample([&*sink.sink], value(sink))).collect()
         },
     },
 ];

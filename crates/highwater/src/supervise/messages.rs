@@ -5,6 +5,7 @@
 use std::io::{self, BufRead, Write};
 
 use highwater_runtime::careful::{Care, Span};
+use highwater_runtime::connector::Away;
 use highwater_runtime::{Error, Outcome};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -79,6 +80,7 @@ impl Sort {
 
             Error::Refused { .. } => Sort::Final,
             Error::Log(LogError::Unavailable { .. } | LogError::Gone { .. }) => Sort::Again,
+            Error::Operator { source, .. } if source.is::<Away>() => Sort::Again,
             Error::Operator { .. } | Error::Io { .. } => Sort::OfTheJob,
             Error::Log(_) => Sort::Final,
             _ => Sort::Again,

@@ -9,6 +9,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use highwater_log::Health;
 use timely::dataflow::Scope;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
@@ -30,6 +31,10 @@ use crate::{Error, batch::Batch};
 
 /// So much may wait in a writer before further rows are held back.
 const QUEUED_BYTES_MAX: usize = 4 << 20;
+
+/// What is done while a writer's destination takes nothing, for people.
+const REMEDY: &str = "this is repeated until it works, and nothing is lost: processing goes on meanwhile, and sources pause at the bound of \
+                      bytes under way";
 
 /// What a sink's host is made of.
 pub(super) struct SinkParts<'scope, 's> {
@@ -80,6 +85,8 @@ pub(super) fn build<'scope>(
     let activator = scope.activator_for(address.clone());
     let wake = scope.worker().sync_activator_for(address.to_vec());
     let checkpoints = worker.attempt.settings.checkpoint_interval.is_some();
+    let env = worker.attempt.env.clone();
+    let health = Health::new(env, format!("sink `{uid}` on worker {}", worker.index), REMEDY);
     let context = WriterContext {
         uid: uid.to_string(),
         worker: worker.index,
@@ -90,6 +97,7 @@ pub(super) fn build<'scope>(
             wake.activate().ok();
         }),
         log: recovered.log.clone(),
+        health: health.clone(),
     };
     let writer = match sink.writer(context) {
         Ok(writer) => writer,
@@ -98,6 +106,7 @@ pub(super) fn build<'scope>(
     let interval = recovered.first_interval();
     let mut intake = Intake::new(checkpoints.then_some(interval));
     let (facts, presence) = worker.facts.add_host(name, checkpoints.then_some(interval));
+    facts.set_health(health);
     intake.add(&mut builder, input, exchange, FrontierInterest::Always, worker.index);
     let (done_output, done) = Output::add(&mut builder);
     let (output, parts) = Output::add(&mut builder);

@@ -4,10 +4,12 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use super::{HostKind, HostStatus, Inside, ReaderProgress, WorkerStatus, millis};
+use highwater_log::Health;
+
+use super::{HostKind, HostStatus, Inside, ReaderProgress, TroubleStatus, WorkerStatus, millis};
 use crate::attempt::lock;
 use crate::time::Epoch;
 
@@ -76,6 +78,8 @@ pub struct HostFacts {
     handed: AtomicU32,
     /// What a source's reader says.
     pub(crate) reader: Option<ReaderProgress>,
+    /// How the destination of a sink's writer is.
+    health: OnceLock<Arc<Health>>,
 }
 
 impl HostFacts {
@@ -98,7 +102,13 @@ impl HostFacts {
             interval: AtomicU32::new(interval),
             handed: AtomicU32::new(interval),
             reader,
+            health: OnceLock::new(),
         }
+    }
+
+    /// Says where to learn how the destination of a sink's writer is.
+    pub(crate) fn set_health(&self, health: Arc<Health>) {
+        self.health.set(health).ok();
     }
 
     /// Notes how far the watermark is.
@@ -161,6 +171,7 @@ impl HostFacts {
                 watermark => Some(watermark),
             },
             reader,
+            trouble: self.health.get().and_then(|health| health.trouble()).map(TroubleStatus::of),
         }
     }
 }

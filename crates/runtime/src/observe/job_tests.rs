@@ -55,6 +55,7 @@ fn host(stage: usize, kind: HostKind, operator: &str) -> HostStatus {
         late: 0,
         watermark_ms: None,
         reader: ReaderStatus::default(),
+        trouble: None,
     }
 }
 

@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use highwater_env::Env;
-use highwater_log::{Health, Trouble};
+use highwater_log::Health;
 
 use crate::Settings;
 use crate::attempt::lock;
@@ -121,9 +121,8 @@ impl Observed {
 
     fn storage(&self) -> StorageStatus {
         let Some(health) = self.storage.get() else { return StorageStatus::default() };
-        let status =
-            |trouble: Trouble| TroubleStatus { for_ms: millis(trouble.lasts), why: trouble.why };
-        StorageStatus { failed_calls: health.failed(), trouble: health.trouble().map(status) }
+        let trouble = health.trouble().map(TroubleStatus::of);
+        StorageStatus { failed_calls: health.failed(), trouble }
     }
 
     /// Keeps the newest report of another process.

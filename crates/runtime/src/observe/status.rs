@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use highwater_log::Trouble;
 use serde::{Deserialize, Serialize};
 
 use crate::time::Epoch;
@@ -67,6 +68,12 @@ pub struct LeaderStatus {
     pub checkpoints: CheckpointsStatus,
     /// How far each sink is published.
     pub sinks: Vec<SinkStatus>,
+}
+
+impl TroubleStatus {
+    pub(super) fn of(Trouble { lasts, why }: Trouble) -> Self {
+        TroubleStatus { for_ms: super::millis(lasts), why }
+    }
 }
 
 /// What a job is about to do.
@@ -172,6 +179,9 @@ pub struct HostStatus {
     /// What a source's reader says.
     #[serde(default)]
     pub reader: ReaderStatus,
+    /// A sink's writer can't stage or deliver.
+    #[serde(default)]
+    pub trouble: Option<TroubleStatus>,
 }
 
 /// What a source's reader says about itself.

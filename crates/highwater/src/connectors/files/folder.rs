@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use highwater_log::StagedItem;
 use highwater_runtime::BoxError;
+use highwater_runtime::connector::Away;
 use serde::{Deserialize, Serialize};
 
 use super::discover::cannot;
@@ -81,6 +82,23 @@ impl Owner {
 }
 
 impl Folder {
+    /// Makes sure that the folder, which this sink has claimed, is there: in one that is renamed, or on a volume that isn't mounted,
+    /// nothing is missing, and nothing may be made in its place.
+    ///
+    /// # Errors
+    ///
+    /// If it isn't there at the moment.
+    pub(crate) fn check_there(&self) -> Result<(), BoxError> {
+        if self.owner().is_file() {
+            return Ok(());
+        }
+        Err(Away(format!(
+            "the output folder {} was there and is gone; put it back, or mount its volume again",
+            self.path.display()
+        ))
+        .into())
+    }
+
     /// Makes the folder this sink's, or makes sure that it is. Nothing is touched that isn't.
     ///
     /// # Errors

@@ -238,7 +238,8 @@ impl<F> Files<F> {
     }
 
     /// Gathers the output of several checkpoints in one file until its first row is this old, or there is enough for
-    /// [`Files::roll_bytes`]. Without this, every checkpoint that has rows publishes its own file. For writing.
+    /// [`Files::roll_bytes`], or 256 staged files wait (one for each worker, checkpoint and folder): take checkpoints less often for files
+    /// that gather longer. Without this, every checkpoint that has rows publishes its own file. For writing.
     ///
     /// ```
     /// use std::time::Duration;

@@ -36,6 +36,10 @@ use crate::connectors::records::format::FileFormat;
 /// So much of a file is read at once.
 const BUFFER: usize = 256 << 10;
 
+/// So many staged files wait for others at the most. Every entry of the log lists them: without a bound the log would grow with the square of
+/// the time that they wait.
+const HELD_MAX: usize = 256;
+
 /// What is wrong with a file whose checksum is another than the entry's.
 const OTHER_CONTENT: &str = "doesn't have the content that was written";
 
@@ -63,14 +67,17 @@ pub(crate) struct FilePublisher<F> {
     attempt: u64,
     starts_over: bool,
     covered: Option<u32>,
+    begun: bool,
     env: Arc<dyn Env>,
 }
 
 impl<F: FileFormat> FilePublisher<F> {
     pub(crate) fn new(path: &Path, format: F, roll: Roll, context: PublisherContext) -> Self {
-        let PublisherContext { uid, job, job_id, attempt, starts_over, covered, env, .. } = context;
+        let PublisherContext {
+            uid, job, job_id, attempt, starts_over, covered, begun, env, ..
+        } = context;
         let (folder, me) = (Folder::new(path), Owner::new(&job, &job_id, &uid));
-        FilePublisher { folder, format, roll, me, attempt, starts_over, covered, env }
+        FilePublisher { folder, format, roll, me, attempt, starts_over, covered, begun, env }
     }
 }
 
@@ -78,7 +85,11 @@ impl<F: FileFormat> Publisher for FilePublisher<F> {
     fn prepare(&self) -> BoxFuture<Result<(), BoxError>> {
         let (folder, me) = (self.folder.clone(), self.me.clone());
         let (starts_over, covered, attempt) = (self.starts_over, self.covered, self.attempt);
+        let begun = self.begun;
         let work = move || {
+            if begun {
+                folder.check_there()?;
+            }
             folder.claim(&me)?;
             if let Some(covered) = covered {
                 folder.check_covered(attempt, covered)?;
@@ -98,22 +109,39 @@ impl<F: FileFormat> Publisher for FilePublisher<F> {
 
     fn publish(&self, _: u64, items: Vec<StagedItem>) -> BoxFuture<Result<(), BoxError>> {
         let (folder, format, attempt) = (self.folder.clone(), self.format.clone(), self.attempt);
-        let work = move || publish(&folder, &format, attempt, &items);
+        let work = move || {
+            folder.check_there()?;
+            let published = publish(&folder, &format, attempt, &items);
+            // What is missing because the folder is isn't lost.
+            published.map_err(|error| folder.check_there().err().unwrap_or(error))
+        };
         let done = on_thread(self.env.as_ref(), "publish-files", work);
         Box::pin(async move { done.await? })
     }
 }
 
 /// Gives items their parts, in each partition by itself: each its own, or, with an age, all that wait in one when the first is
-/// old or they are enough.
+/// old or they are enough. If more than [`HELD_MAX`] would wait, the partitions with the most of them don't.
 fn plan(items: &mut [StagedItem], roll: Roll, extension: &str, clock_ms: u64, last: bool) {
     let mut partitions: BTreeMap<String, Vec<&mut StagedItem>> = BTreeMap::new();
     for item in items.iter_mut().filter(|item| item.part.is_none()) {
         let (partition, _) = partition::split(&item.name);
         partitions.entry(partition.to_owned()).or_default().push(item);
     }
+    let mut waiting = Vec::new();
     for (partition, mut items) in partitions {
         plan_partition(&partition, &mut items, roll, extension, clock_ms, last);
+        items.retain(|item| item.part.is_none());
+        waiting.push((partition, items));
+    }
+    let mut held: usize = waiting.iter().map(|(_, items)| items.len()).sum();
+    waiting.sort_by_key(|(_, items)| std::cmp::Reverse(items.len()));
+    for (partition, mut items) in waiting {
+        if held <= HELD_MAX {
+            return;
+        }
+        held -= items.len();
+        plan_partition(&partition, &mut items, roll, extension, clock_ms, true);
     }
 }
 

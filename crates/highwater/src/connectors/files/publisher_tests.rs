@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use highwater_log::StagedItem;
 use highwater_runtime::Batch;
-use highwater_runtime::connector::{Sink, Writer};
+use highwater_runtime::connector::{Away, Sink, Writer};
 
 use super::super::Files;
 use super::*;
@@ -73,6 +73,7 @@ impl Bench {
 
     /// One planned item.
     fn planned(&self, attempt: u64, interval: u32, rows: &[(&str, u64)]) -> Vec<StagedItem> {
+        self.prepare("job", attempt).unwrap();
         let mut writer = self.writer(attempt, 0);
         let mut items = self.stage(writer.as_mut(), interval, rows);
         self.publisher("job", attempt).plan(&mut items, 0, false);
@@ -127,6 +128,7 @@ fn a_part_appears_when_it_is_published_and_again_is_the_same() {
 #[test]
 fn an_interval_without_rows_stages_nothing() {
     let bench = Bench::new();
+    bench.prepare("job", 1).unwrap();
     let mut writer = bench.writer(1, 0);
     let env = bench.place.env.clone();
     assert_eq!(cut(writer.as_mut(), 1, env.as_ref()), []);
@@ -248,6 +250,7 @@ fn large_output_of_an_interval_is_several_items() {
     bench.files = bench.files.clone().roll_bytes(300 << 10);
     let row = ("x".repeat(1000), 1);
     let rows: Vec<(&str, u64)> = vec![(row.0.as_str(), row.1); 1000];
+    bench.prepare("job", 1).unwrap();
     let mut writer = bench.writer(1, 2);
     let mut items = bench.stage(writer.as_mut(), 7, &rows);
     assert_eq!(items.len(), 2);
@@ -325,6 +328,24 @@ fn items_of_other_columns_are_parts_of_their_own() {
 }
 
 #[test]
+fn only_so_many_items_wait() {
+    let roll = Roll { bytes: u64::MAX, age: Duration::from_secs(3600) };
+    let of = |partition: &str, interval| {
+        let item = item(interval, 0, 0, 1);
+        StagedItem { name: partition::join(partition, &item.name), ..item }
+    };
+    let (few, most) = (10, HELD_MAX as u64);
+    let mut items: Vec<StagedItem> = (0..few).map(|interval| of("x=1", interval)).collect();
+    items.extend((few..most).map(|interval| of("x=2", interval)));
+    assert!(planned(&mut items, roll, 1000, false).iter().all(Option::is_none));
+    items.push(of("x=1", most));
+    let parts = planned(&mut items, roll, 1000, false);
+    let waiting: Vec<usize> = (0..items.len()).filter(|at| parts[*at].is_none()).collect();
+    let expected: Vec<usize> = (0..few as usize).chain([HELD_MAX]).collect();
+    assert_eq!(waiting, expected, "the larger partition becomes a part");
+}
+
+#[test]
 fn a_part_of_several_items_has_one_header_and_survives_crashes() {
     let mut bench = Bench::new();
     bench.files = bench.files.clone().roll_age(Duration::from_secs(3600));
@@ -387,11 +408,11 @@ fn a_part_of_several_items_has_one_header_and_survives_crashes() {
 fn text_and_json_are_written_as_lines() {
     let place = Place::new();
     let write = |sink: Arc<dyn highwater_runtime::connector::Sink>, batch: Batch| {
+        let publisher = sink.publisher(place.publisher("job", 1)).unwrap();
+        place.wait(publisher.prepare()).unwrap();
         let mut writer = sink.writer(place.writer(1, 0)).unwrap();
         writer.write(batch).unwrap();
         let mut items = cut(writer.as_mut(), 1, place.env.as_ref());
-        let publisher = sink.publisher(place.publisher("job", 1)).unwrap();
-        place.wait(publisher.prepare()).unwrap();
         publisher.plan(&mut items, 0, false);
         place.wait(publisher.publish(1, items)).unwrap();
     };
@@ -412,21 +433,46 @@ fn text_and_json_are_written_as_lines() {
 #[test]
 fn a_destination_that_cannot_be_is_an_error() {
     let bench = Bench::new();
-    // A file where the folder should be: waiting doesn't help.
+    // A file where the folder should be.
     std::fs::write(bench.place.folder.path().join("out"), "").unwrap();
     let error = bench.prepare("job", 1).unwrap_err().to_string();
     assert!(error.contains("out/worst"), "{error}");
+}
+
+#[test]
+fn a_folder_that_is_gone_is_waited_for_and_never_made_anew() {
+    let bench = Bench::new();
+    bench.prepare("job", 1).unwrap();
     let mut writer = bench.writer(1, 0);
-    writer.write(Batch::new(vec![Worst { carrier: "AA".to_owned(), delay: 1 }])).unwrap();
-    writer.cut(1).unwrap();
-    let error = loop {
-        match writer.staged() {
-            Ok(None) => crate::connectors::testing::nap(bench.place.env.as_ref()),
-            Ok(Some(items)) => panic!("staged {items:?}"),
-            Err(error) => break error.to_string(),
+    let items = bench.stage(writer.as_mut(), 1, &[("AA", 1)]);
+    let (there, away) = (bench.folder().path, bench.place.folder.path().join("away"));
+    std::fs::rename(&there, &away).unwrap();
+    let error = bench.publish(1, &items).unwrap_err();
+    assert!(error.is::<Away>(), "{error}");
+    writer.write(Batch::new(vec![Worst { carrier: "BB".to_owned(), delay: 2 }])).unwrap();
+    writer.cut(2).unwrap();
+    for _ in 0..50 {
+        assert_eq!(writer.staged().unwrap(), None);
+        crate::connectors::testing::nap(bench.place.env.as_ref());
+    }
+    // The next attempt of the same run doesn't claim another one either.
+    let mut context = bench.place.publisher("job", 2);
+    context.begun = true;
+    let sink = IntoSink::<Worst>::into_sink(bench.files.clone());
+    let publisher = sink.publisher(context).unwrap();
+    let error = bench.place.wait(publisher.prepare()).unwrap_err();
+    assert!(error.is::<Away>() && error.to_string().contains("put it back"), "{error}");
+    assert!(!there.exists());
+    std::fs::rename(&away, &there).unwrap();
+    bench.publish(1, &items).unwrap();
+    let more = loop {
+        if let Some(items) = writer.staged().unwrap() {
+            break items;
         }
+        crate::connectors::testing::nap(bench.place.env.as_ref());
     };
-    assert!(error.contains("out/worst/.highwater/staged"), "{error}");
+    assert_eq!((more.len(), more[0].rows), (1, 1));
+    bench.place.wait(publisher.prepare()).unwrap();
 }
 
 #[test]

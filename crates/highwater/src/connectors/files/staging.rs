@@ -16,7 +16,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use highwater_env::Env;
-use highwater_log::StagedItem;
+use highwater_log::{Health, Retry, StagedItem};
 use highwater_runtime::connector::{Waker, WriterContext};
 use highwater_runtime::{BoxError, Data};
 use xxhash_rust::xxh3::Xxh3Default;
@@ -33,7 +33,7 @@ const OPEN_MAX: usize = 64;
 const PENDING_MAX: usize = 64 << 20;
 
 /// Between tries to write, at first and at the most.
-const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+const RETRY: Retry = Retry::endless(Duration::from_millis(50), Duration::from_secs(5));
 
 /// What the writing thread is told.
 pub(super) enum Message<C> {
@@ -71,7 +71,7 @@ pub(super) fn start<T: Data, F: WriteFormat<T>>(
     roll_bytes: u64,
     context: WriterContext,
 ) -> Line<F::Chunk> {
-    let WriterContext { worker, attempt, env, waker, .. } = context;
+    let WriterContext { worker, attempt, env, waker, health, .. } = context;
     let (messages, inbox) = channel();
     let (outbox, answers) = channel();
     let queued = Arc::new(AtomicUsize::new(0));
@@ -82,6 +82,7 @@ pub(super) fn start<T: Data, F: WriteFormat<T>>(
         worker: worker as u64,
         roll_bytes,
         env: env.clone(),
+        health,
         inbox,
         queued: queued.clone(),
         waker,
@@ -103,6 +104,7 @@ struct Thread<T, F: WriteFormat<T>> {
     worker: u64,
     roll_bytes: u64,
     env: Arc<dyn Env>,
+    health: Arc<Health>,
     inbox: Receiver<Message<F::Chunk>>,
     queued: Arc<AtomicUsize>,
     waker: Waker,
@@ -277,7 +279,6 @@ impl<T, F: WriteFormat<T>> Thread<T, F> {
                 file.seek(SeekFrom::Start(length))?;
                 return Ok(file);
             }
-            fs::create_dir_all(&self.staged)?;
             File::create(path)
         })?;
         open.file = Some(file);
@@ -344,33 +345,39 @@ impl<T, F: WriteFormat<T>> Thread<T, F> {
             items.push(StagedItem { name, bytes, rows, checksum, part: None });
         }
         if !items.is_empty() {
-            let synced = sync_folder(&self.staged);
-            synced.map_err(|error| Stop::Failed(cannot("sync", &self.staged, &error)))?;
+            self.retried("sync", &self.staged, || sync_folder(&self.staged))?;
         }
         Ok(items)
     }
 
-    /// Tries until it works: a full disk or a file system that is away is no reason to end an attempt. What can't get
-    /// better by waiting is an error.
+    /// Tries until it works: a full disk, or a folder that is away, is no reason to end an attempt. What can't get better by waiting is an
+    /// error: that a file is gone while its folder is there.
     fn retried<R>(
         &self,
         what: &str,
         path: &Path,
         mut work: impl FnMut() -> io::Result<R>,
     ) -> Result<R, Stop> {
-        let mut delay = RETRY.0;
+        let mut request = self.health.request("stage");
+        let mut delays = RETRY.delays(self.env.as_ref());
         loop {
             let error = match work() {
-                Ok(done) => return Ok(done),
+                Ok(done) => {
+                    request.done();
+                    return Ok(done);
+                }
                 Err(error) => error,
             };
             use io::ErrorKind::{InvalidFilename, NotADirectory, NotFound};
-            if matches!(error.kind(), NotFound | NotADirectory | InvalidFilename) {
+            let lasts = match error.kind() {
+                NotFound | NotADirectory => self.staged.is_dir(),
+                kind => kind == InvalidFilename,
+            };
+            if lasts {
                 return Err(Stop::Failed(cannot(what, path, &error)));
             }
-            tracing::warn!(path = %path.display(), %error, "can't {what} staged output; trying again");
-            self.pause(delay)?;
-            delay = (delay * 2).min(RETRY.1);
+            request.failed(cannot(what, path, &error).to_string());
+            self.pause(delays.next().unwrap_or(RETRY.longest))?;
         }
     }
 
