@@ -115,7 +115,7 @@ impl Trial {
             seed,
             faults,
             media: if disk { Media::disk(seed) } else { Media::remote() },
-            step_limit: 400_000,
+            step_limit: 1_600_000,
             record,
             name: name.clone(),
             plan: &|world| {
@@ -198,7 +198,7 @@ fn settings(seed: u64, attempt: usize) -> Settings {
         key_groups: [1, 4, 16, 256][(of_job % 4) as usize],
         retained: 1 + (of_job >> 8) as usize % 3,
         unpublished: if random.chance(200) { 1 } else { 30 },
-        uncommitted: Duration::from_millis(if random.chance(200) { 5 } else { 60_000 }),
+        uncommitted: Duration::from_millis(if random.chance(200) { 100 } else { 60_000 }),
         fresh: false,
         begun: attempt > 0,
         care: Default::default(),
