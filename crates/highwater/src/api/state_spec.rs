@@ -197,6 +197,14 @@ impl<K: Data + Eq, S: Data> Beginning<K, S> {
     }
 }
 
+/// Emits what the function answered, in batches of the usual size.
+fn emit_all<U: Data>(mut mapped: Vec<U>, out: &mut Outputs) {
+    while !mapped.is_empty() {
+        let rest = mapped.split_off(mapped.len().min(BATCH_ROWS));
+        emit(out, 0, Batch::new(std::mem::replace(&mut mapped, rest)));
+    }
+}
+
 /// The operator.
 struct Mapping<K, V, S, U, F> {
     f: Arc<F>,
@@ -241,12 +249,19 @@ where
     }
 
     /// Calls the function for rows of an epoch.
-    fn map(&mut self, Keyed { hashes, rows }: Keyed<K, V>, now: Instant, out: &mut Outputs) {
+    fn map(
+        &mut self,
+        Keyed { hashes, rows }: Keyed<K, V>,
+        [before, now]: [Instant; 2],
+        out: &mut Outputs,
+    ) {
         let mut mapped = Vec::with_capacity(rows.len());
         for (hash, (key, value)) in hashes.into_iter().zip(rows) {
-            let mut handle = StateHandle::new(self.states.get_hashed(hash, hash, &key));
-            mapped.extend((self.f)(&key, Some(value), &mut handle));
             let placed = Placed { group: hash, lookup: hash, place: key };
+            mapped.extend(self.overdue(&placed, before));
+            let key = &placed.place;
+            let mut handle = StateHandle::new(self.states.get_hashed(hash, hash, key));
+            mapped.extend((self.f)(key, Some(value), &mut handle));
             let change = handle.into_change();
             let has_state = change.apply(&mut self.states, hash, &placed.place);
             match &mut self.silent {
@@ -255,7 +270,19 @@ where
                 None => {}
             }
         }
-        emit(out, 0, Batch::new(mapped));
+        emit_all(mapped, out);
+    }
+
+    /// Has a key time out that did so in an epoch before, with so many others that its turn hasn't come. A record begins anew.
+    fn overdue(&mut self, placed: &Placed<K>, before: Instant) -> Option<U> {
+        let Placed { group, lookup, place } = placed;
+        let silent = self.silent.as_mut()?;
+        if silent.is_alive(*group, *lookup, place, before) {
+            return None;
+        }
+        silent.forget(*group, *lookup, place);
+        let state = self.states.remove_hashed(*group, *lookup, place)?;
+        (self.f)(place, None, &mut StateHandle::timing_out(&state))
     }
 
     /// Calls the function for keys that time out.
@@ -269,10 +296,7 @@ where
                 mapped.extend(f(&gone.place, None, &mut StateHandle::timing_out(&state)));
             }
         });
-        while !mapped.is_empty() {
-            let rest = mapped.split_off(mapped.len().min(BATCH_ROWS));
-            emit(out, 0, Batch::new(std::mem::replace(&mut mapped, rest)));
-        }
+        emit_all(mapped, out);
     }
 
     /// Shows the states of some key groups. Answers whether those were all.
@@ -314,8 +338,10 @@ where
     }
 
     fn complete(&mut self, end: &EpochEnd, out: &mut Outputs) -> Result<Work, BoxError> {
-        let clock = Some(end.clock_ms.min(i64::MAX as u64) as i64);
-        let now = Instant { clock, watermark: None, time: None };
+        let [before, now] = [end.clock_before_ms, end.clock_ms].map(|ms| {
+            let clock = Some(ms.min(i64::MAX as u64) as i64);
+            Instant { clock, watermark: None, time: None }
+        });
         if self.shown.is_none() {
             for (hash, key, state) in self.beginning.take()? {
                 if let Some(silent) = &mut self.silent {
@@ -326,7 +352,7 @@ where
             let mut taken = 0;
             while let Some((rows, _)) = self.input.next(end.epoch) {
                 taken += rows.rows.len();
-                self.map(rows, now, out);
+                self.map(rows, [before, now], out);
                 if taken >= SLICE_ROWS {
                     return Ok(Work::More);
                 }

@@ -403,3 +403,32 @@ fn mws_timeout() {
 fn the_state_of_a_key_that_times_out_is_read_only() {
     StateHandle::timing_out(&7).set(8);
 }
+
+/// Of many keys that time out at once, some have to wait for their turn. A record that comes meanwhile begins anew all the same.
+#[test]
+fn a_key_that_waits_to_time_out_begins_anew() {
+    let sum = |_: &u64, one: Option<u64>, sum: &mut StateHandle<'_, u64>| match one {
+        Some(one) => {
+            sum.set(sum.get().copied().unwrap_or_default() + one);
+            Some((sum.get().copied(), false))
+        }
+        None => Some((sum.get().copied(), true)),
+    };
+    let mut rig = Rig::new(1, move |keyed: KeyedStream<u64, u64>| {
+        keyed.map_with_state_spec(StateSpec::new().timeout(secs(10)), sum)
+    });
+    let keys = 10_000;
+    let mut told: Vec<(Option<u64>, bool)> = Vec::new();
+    for (clock, has_records) in [(0, true), (10_000, false), (10_010, true)] {
+        if has_records {
+            let early: Vec<(Option<u64>, bool)> =
+                rig.feed(0, (0..keys).map(|n| (n, 1_u64)).collect());
+            assert!(early.is_empty());
+        }
+        rig.set_clock(clock);
+        told.extend(rig.complete::<(Option<u64>, bool)>(false));
+    }
+    let timed_out = told.iter().filter(|(_, times_out)| *times_out).count();
+    assert_eq!((timed_out as u64, told.len() as u64), (keys, 3 * keys));
+    assert!(told.iter().all(|(sum, _)| *sum == Some(1)), "no sum goes on");
+}
