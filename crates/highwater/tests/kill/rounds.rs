@@ -37,6 +37,9 @@ const LOOK: Duration = Duration::from_micros(500);
 /// There are one, two or three processes, in turn.
 const PROCESSES: u64 = 3;
 
+/// Of all processes of an attempt: up to two in each.
+pub const WORKERS_MAX: usize = 2 * PROCESSES as usize;
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Blow {
     Kill,
