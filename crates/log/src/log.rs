@@ -97,7 +97,7 @@ impl Log {
 
     /// The log under `root` in `store`, whichever job's it is, for somebody who only looks: it starts no attempt.
     pub fn to_read(store: Store, root: Path, env: Arc<dyn Env>) -> Self {
-        let place = format!("checkpoint storage {}", store.shown(&root));
+        let place = format!("checkpoint storage {}", store.shown(&root).trim_end_matches('/'));
         let health = Health::new(env.clone(), place, REMEDY);
         let own = Mutex::new(Own::Nothing);
         let (retry, unanswered) = (Retry::default(), Arc::default());
