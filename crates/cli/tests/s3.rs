@@ -71,7 +71,7 @@ fn a_job_is_killed_again_and_again() {
 fn a_job_outlives_its_server() {
     let mut server = S3::seaweed();
     let place = Place::with(server.variables());
-    let job = place.start(&format!("{OPTIONS} --restart exponential"), LIMIT, RATE);
+    let job = place.start(&format!("{OPTIONS} --restart exponential"), LIMIT, RATE / 2);
     let ControlFlow::Continue(job) = until(&place, job, 2) else { panic!("ended too soon") };
     server.kill();
     place.wait_until_said("checkpoint storage s3://bucket/jobs/numbers: could not");

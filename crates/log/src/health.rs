@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!  a request fails ─▶ in trouble ──(for a moment)──▶ said, once
-//!                        │  all that failed have succeeded; or, if they were given up, one of their kind
+//!                        │  all that failed have succeeded; or, if they were given up, one of their kind, or one that writes
 //!                        ▼
 //!                     well again ─▶ said, if the trouble was
 //! ```
@@ -19,6 +19,9 @@ use highwater_env::Env;
 
 /// Trouble that is over sooner isn't worth a word.
 const WORTH_A_WORD: Duration = Duration::from_millis(200);
+
+/// The sort of request that shows a place to be well, whatever had failed there.
+const WRITE: &str = "write";
 
 /// How one place is.
 pub struct Health {
@@ -131,7 +134,10 @@ impl Request {
             state.failing -= 1;
         }
         let over = state.failing == 0
-            && state.trouble.as_ref().is_some_and(|trouble| trouble.doing == self.doing);
+            && state
+                .trouble
+                .as_ref()
+                .is_some_and(|trouble| [trouble.doing, WRITE].contains(&self.doing));
         if !over {
             return;
         }
