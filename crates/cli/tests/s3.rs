@@ -76,7 +76,7 @@ fn a_job_outlives_its_server() {
     server.kill();
     place.wait_until_said("checkpoint storage s3://bucket/jobs/numbers: could not");
     server.restart();
-    place.wait_until_said("checkpoint storage s3://bucket/jobs/numbers: well again");
+    // Whether it says that all is well again depends on whether it ends before the last request that had failed is repeated.
     job.finish();
     all_is_there_once(&place);
     // It waited, and wasn't started again.
