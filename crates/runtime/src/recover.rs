@@ -125,7 +125,12 @@ pub(crate) async fn follow(
     recovered.attempt = welcome.attempt;
     recovered.job_id = welcome.job_id;
     if let Some((_, checkpoint)) = &welcome.base {
-        (recovered.objects, recovered.image) = load(&recovered.log, checkpoint).await?;
+        (recovered.objects, recovered.image) = match load(&recovered.log, checkpoint).await {
+            Err(error) => {
+                return Err(or_fenced(&recovered.log, welcome.attempt, error.into()).await);
+            }
+            Ok(loaded) => loaded,
+        };
         recovered.progress = Progress::of(checkpoint)?;
         recovered.key_groups = KeyGroups::new(checkpoint.configuration.key_groups.max(1));
     }
