@@ -4,7 +4,7 @@
 //! process has died is drawn: the connection ends behind what was sent, it is reset and what was on its way is lost, or it says nothing
 //! any more, as when a machine vanishes.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
@@ -22,8 +22,7 @@ use crate::scheduler::{ProcessId, Shared, State};
 /// All doors and connections of a world.
 #[derive(Debug, Default)]
 pub(crate) struct Links {
-    /// Who listens where: the last who did.
-    addresses: BTreeMap<String, usize>,
+    /// In the order in which they were opened. Of those that share an address the last one counts whose process is still there.
     doors: Vec<Inside>,
     pipes: Vec<Pipe>,
 }
@@ -31,6 +30,7 @@ pub(crate) struct Links {
 /// What waits behind a door.
 #[derive(Debug)]
 struct Inside {
+    address: String,
     process: ProcessId,
     /// Connections, of which the process has the second end.
     waiting: VecDeque<usize>,
@@ -231,10 +231,9 @@ impl Network for SimNetwork {
         let mut state = self.shared.lock();
         let door = state.links.doors.len();
         let process = self.process;
-        state.links.doors.push(Inside { process, waiting: VecDeque::new(), waker: None });
-        state.links.addresses.insert(address.to_owned(), door);
-        let shared = self.shared.clone();
-        Ok(Box::new(SimDoor { shared, address: address.to_owned(), door }))
+        let (address, waiting) = (address.to_owned(), VecDeque::new());
+        state.links.doors.push(Inside { address, process, waiting, waker: None });
+        Ok(Box::new(SimDoor { shared: self.shared.clone(), door }))
     }
 
     fn connect(&self, address: &str) -> BoxFuture<io::Result<Box<dyn Connection>>> {
@@ -265,11 +264,9 @@ impl Network for SimNetwork {
 
 impl State {
     fn connect(&mut self, process: ProcessId, address: &str) -> Option<usize> {
-        let door = *self.links.addresses.get(address)?;
+        let is_open = |door: &Inside| door.address == address && self.processes[door.process].alive;
+        let door = self.links.doors.iter().rposition(is_open)?;
         let host = self.links.doors[door].process;
-        if !self.processes[host].alive {
-            return None;
-        }
         let pipe = self.links.pipes.len();
         let ends = [End::new(process), End::new(host)];
         self.links.pipes.push(Pipe { ends, broken: false, silent_until_us: 0 });
@@ -283,19 +280,18 @@ impl State {
 
 struct SimDoor {
     shared: Arc<Shared>,
-    address: String,
     door: usize,
 }
 
 impl fmt::Debug for SimDoor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SimDoor({})", self.address)
+        write!(f, "SimDoor({})", self.door)
     }
 }
 
 impl Door for SimDoor {
     fn address(&self) -> io::Result<String> {
-        Ok(self.address.clone())
+        Ok(self.shared.lock().links.doors[self.door].address.clone())
     }
 
     fn poll_accept(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Box<dyn Connection>>> {

@@ -229,11 +229,12 @@ impl Controller<'_> {
         members.into_iter().all(|alive| alive.paused || !self.world.is_alive(alive.process))
     }
 
-    /// Somebody is there who runs the job, or would without others.
+    /// Somebody is there who runs the job, or will: whoever waits for others needs all of them, and of a team that isn't the newest nobody
+    /// is started again.
     fn goes_on(&self) -> bool {
         self.alive.values().any(|alive| {
-            let leads = alive.place == 0 || self.world.has_begun(alive.process);
-            leads && self.world.is_alive(alive.process)
+            let begins = || alive.place == 0 && self.free_places(alive.team).is_empty();
+            self.world.is_alive(alive.process) && (self.world.has_begun(alive.process) || begins())
         })
     }
 
