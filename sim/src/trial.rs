@@ -115,7 +115,7 @@ impl Trial {
             seed,
             faults,
             media: if disk { Media::disk(seed) } else { Media::remote() },
-            step_limit: 1_600_000,
+            step_limit: 400_000,
             record,
             name: name.clone(),
             plan: &|world| {
