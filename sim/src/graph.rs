@@ -7,6 +7,8 @@
 //! - *exact*: which rows it has doesn't depend on timing, only on the input. Otherwise only the last row of each key is known.
 //! - *ordered*: the rows of each split come in their order.
 
+use std::collections::BTreeSet;
+
 use highwater_world::Random;
 use serde::{Deserialize, Serialize};
 
@@ -304,6 +306,24 @@ impl Op {
         }
     }
 
+    /// Whether its rows are still known by the split in which they were read, if those of its inputs are.
+    fn keeps_splits(self) -> bool {
+        matches!(
+            self,
+            Op::Map(_)
+                | Op::TryMap(_)
+                | Op::Inspect
+                | Op::Filter(_)
+                | Op::Repeat(_)
+                | Op::FilterMap(_)
+                | Op::Split(_)
+                | Op::SplitMap(_)
+                | Op::Union
+                | Op::UnionAll
+                | Op::Rebalance
+        )
+    }
+
     /// Whether it tells what a key has come to by now, which depends on timing.
     pub fn is_running(self) -> bool {
         matches!(
@@ -326,6 +346,23 @@ impl Op {
                 | Op::Latest
                 | Op::Largest
         )
+    }
+}
+
+impl Graph {
+    /// The sources from which the rows of a node come as they were read; none if anything has regrouped them.
+    pub fn read_from(&self, node: usize) -> Option<BTreeSet<usize>> {
+        match self.nodes[node].op {
+            Op::Read { .. } => Some(BTreeSet::from([node])),
+            op if op.keeps_splits() => {
+                let mut sources = BTreeSet::new();
+                for (input, _) in &self.nodes[node].inputs {
+                    sources.extend(self.read_from(*input)?);
+                }
+                Some(sources)
+            }
+            _ => None,
+        }
     }
 }
 
@@ -352,8 +389,6 @@ pub fn rows_of(graph: &Graph, node: usize, split: u32) -> Vec<Row> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
     #[test]

@@ -1,6 +1,6 @@
 //! A random graph as a job in the typed API, as a user would write it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use highwater::{
@@ -14,7 +14,7 @@ use crate::graph::{Graph, Op, Output, Row};
 use crate::inputs;
 use crate::source::{Found, SimSource};
 use crate::table::Table;
-use crate::timed;
+use crate::timed::{self, Input};
 
 /// The sinks' tables, by the number of the sink's node.
 pub type Tables = BTreeMap<usize, Table>;
@@ -36,6 +36,8 @@ pub fn build(
     may_promise: Delivery,
 ) {
     let mut streams: BTreeMap<Output, Stream<Row>> = BTreeMap::new();
+    // Sources whose splits are aligned: they can be by one watermark.
+    let mut aligned: BTreeSet<usize> = BTreeSet::new();
     for (at, node) in graph.nodes.iter().enumerate() {
         let uid = format!("n{at}");
         if let Op::Read { .. } = node.op {
@@ -95,10 +97,41 @@ pub fn build(
                 timed::from_initial(&uid, &input).map(|(key, count)| told(key, count))
             }
             Op::Broadcast => inputs::broadcast(&uid, &input).map(|(key, count)| told(key, count)),
+            Op::Windows(number) => {
+                let may_align = align(graph, node.inputs[0].0, &mut aligned);
+                let counts = timed::windows(&uid, Input { rows: &input, may_align }, number);
+                counts.map(|(key, count)| told(key, count))
+            }
+            Op::WindowsOtherwise(number) => {
+                let may_align = number > 4 && align(graph, node.inputs[0].0, &mut aligned);
+                let input = Input { rows: &input, may_align };
+                let counts = timed::windows_otherwise(&uid, input, number);
+                counts.map(|(key, count)| told(key, count))
+            }
+            Op::Timers(number) => {
+                let may_align = align(graph, node.inputs[0].0, &mut aligned);
+                let counts = timed::timers(&uid, Input { rows: &input, may_align }, number);
+                counts.map(|(key, count)| told(key, count))
+            }
+            Op::Lifetimes(number) => {
+                let may_align = align(graph, node.inputs[0].0, &mut aligned);
+                let counts = timed::lifetimes(&uid, Input { rows: &input, may_align }, number);
+                counts.map(|(key, count)| told(key, count))
+            }
             op => keyed(op, &uid, &input),
         };
         streams.insert((at, 0), output);
     }
+}
+
+/// Whether the splits behind the rows of a node may be aligned, which they then are.
+fn align(graph: &Graph, node: usize, aligned: &mut BTreeSet<usize>) -> bool {
+    let Some(mut sources) = graph.read_from(node) else { return false };
+    let may = sources.is_disjoint(aligned);
+    if may {
+        aligned.append(&mut sources);
+    }
+    may
 }
 
 fn told(key: u32, value: i64) -> Row {
@@ -192,14 +225,8 @@ fn keyed(op: Op, uid: &str, input: &Stream<Row>) -> Stream<Row> {
             };
             rows.update_state_by_key(update).uid(uid).map(|(key, rest)| told(key, rest))
         }
-        Op::Windows(number) => timed::windows(uid, input, number).map(|(key, n)| told(key, n)),
-        Op::WindowsOtherwise(number) => {
-            timed::windows_otherwise(uid, input, number).map(|(key, n)| told(key, n))
-        }
         Op::Carried(number) => timed::carried(uid, input, number).map(|(key, n)| told(key, n)),
         Op::LastRows(number) => timed::last_rows(uid, input, number).map(|(key, n)| told(key, n)),
-        Op::Timers(number) => timed::timers(uid, input, number).map(|(key, n)| told(key, n)),
-        Op::Lifetimes(number) => timed::lifetimes(uid, input, number).map(|(key, n)| told(key, n)),
         other => unreachable!("{other:?} is no operator on keys"),
     }
 }

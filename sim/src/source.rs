@@ -1,5 +1,6 @@
 //! A source of splits that behaves as badly as sources may: little by little, idle for a while, with splits that show up late.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -120,9 +121,11 @@ impl Source for SimSource {
     }
 
     fn reader(&self, context: ReaderContext) -> Result<Box<dyn Reader>, BoxError> {
-        let random = Random::new(context.env.random(), "reader");
+        let mut random = Random::new(context.env.random(), "reader");
         let (all, splits, polled) = (self.splits.clone(), Vec::new(), String::new());
-        Ok(Box::new(SimReader { all, splits, random, context, polled }))
+        let leaves_alone = random.chance(500);
+        let held = BTreeSet::new();
+        Ok(Box::new(SimReader { all, splits, held, leaves_alone, random, context, polled }))
     }
 }
 
@@ -182,6 +185,10 @@ struct SimReader {
     /// The rows of all splits, also of those that show up late.
     all: Vec<Arc<Vec<Row>>>,
     splits: Vec<Split>,
+    /// Those that aren't to be read for now.
+    held: BTreeSet<String>,
+    /// It does as it is told with these.
+    leaves_alone: bool,
     random: Random,
     context: ReaderContext,
     /// The split whose rows were polled last.
@@ -235,6 +242,12 @@ impl Reader for SimReader {
         if going.is_empty() {
             return Ok(Polled::Ended);
         }
+        if self.leaves_alone {
+            going.retain(|split| !self.held.contains(&split.id));
+        }
+        if going.is_empty() {
+            return Ok(Polled::Waiting);
+        }
         let at = self.random.below(going.len() as u64) as usize;
         let split = &mut going[at];
         self.polled.clone_from(&split.id);
@@ -254,6 +267,14 @@ impl Reader for SimReader {
 
     fn split(&self) -> &str {
         &self.polled
+    }
+
+    fn hold(&mut self, held: &BTreeSet<String>) {
+        self.held.clone_from(held);
+    }
+
+    fn rests(&self, split: &str) -> bool {
+        self.splits.iter().any(|other| other.id == split && !other.goes_on())
     }
 
     fn offsets(&mut self) -> Vec<(String, SplitOffset)> {

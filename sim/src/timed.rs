@@ -16,18 +16,31 @@ fn time_of(row: &Row) -> i64 {
     i64::from(row.seq) * 10 + row.value
 }
 
-/// Gives rows their times. Some are more out of order than is allowed for, and silent splits aren't always waited for.
-fn timed(uid: &str, input: &Stream<Row>, number: i64) -> KeyedStream<u32, Row> {
+/// A stream of rows whose splits may be aligned, or may not.
+#[derive(Clone, Copy)]
+pub struct Input<'s> {
+    /// The rows.
+    pub rows: &'s Stream<Row>,
+    /// Nobody else aligns the splits that they are read from.
+    pub may_align: bool,
+}
+
+/// Gives rows their times. Some are more out of order than is allowed for, silent splits aren't always waited for, and some splits aren't to be far
+/// ahead of the others.
+fn timed(uid: &str, input: Input<'_>, number: i64) -> KeyedStream<u32, Row> {
     let mut watermark = Watermark::bounded(millis(10 * number as u64));
+    if input.may_align {
+        watermark = watermark.align_within(millis(20 * number as u64));
+    }
     if number % 3 == 0 {
         watermark = watermark.idle_after(millis(5));
     }
-    let timed = input.event_time(time_of, watermark).uid(&format!("{uid}-time"));
+    let timed = input.rows.event_time(time_of, watermark).uid(&format!("{uid}-time"));
     timed.key_by(|row| row.key)
 }
 
 /// The number of rows of each key, from what windows count and what is late.
-pub fn windows(uid: &str, input: &Stream<Row>, number: i64) -> Stream<(u32, i64)> {
+pub fn windows(uid: &str, input: Input<'_>, number: i64) -> Stream<(u32, i64)> {
     let rows = timed(uid, input, number);
     let length = millis(20 * number as u64);
     let windows = match number % 2 {
@@ -41,8 +54,8 @@ pub fn windows(uid: &str, input: &Stream<Row>, number: i64) -> Stream<(u32, i64)
 }
 
 /// The same, from windows by the clock, by triggers, and such that are told of early and forget.
-pub fn windows_otherwise(uid: &str, input: &Stream<Row>, number: i64) -> Stream<(u32, i64)> {
-    let rows = input.key_by(|row| row.key);
+pub fn windows_otherwise(uid: &str, input: Input<'_>, number: i64) -> Stream<(u32, i64)> {
+    let rows = input.rows.key_by(|row| row.key);
     let length = millis(number as u64);
     let counts = match number {
         2 => rows.window(Tumbling::of(length).by_clock()).count(),
@@ -104,7 +117,7 @@ pub fn last_rows(uid: &str, input: &Stream<Row>, number: i64) -> Stream<(u32, i6
 }
 
 /// The number of rows of each key, from what timers tell.
-pub fn timers(uid: &str, input: &Stream<Row>, number: i64) -> Stream<(u32, i64)> {
+pub fn timers(uid: &str, input: Input<'_>, number: i64) -> Stream<(u32, i64)> {
     let counts = timed(uid, input, number).process(Now::declare).uid(uid).main();
     counts.keyed().sum(|count| count).uid(&format!("{uid}-sum"))
 }
@@ -166,7 +179,7 @@ impl Process for Now {
 }
 
 /// Numbers the rows of each key, and holds states with a lifetime against when they were touched.
-pub fn lifetimes(uid: &str, input: &Stream<Row>, number: i64) -> Stream<(u32, i64)> {
+pub fn lifetimes(uid: &str, input: Input<'_>, number: i64) -> Stream<(u32, i64)> {
     let rows = timed(uid, input, number);
     rows.process(move |states| Mortal::declare_with(states, 4 * number)).uid(uid).main()
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use highwater::connectors::{Files, Generator};
@@ -70,6 +71,40 @@ fn windows_and_watermarks_outlive_crashes() {
     assert_eq!(late(&run), [3]);
     let all = [row("a", 0, 2), row("a", 20, 2), row("b", 10, 2), row("b", 20, 1), row("b", 40, 1)];
     assert_eq!(counts(&run), all);
+}
+
+/// A source that goes on ten times as fast waits for the other one, across a crash too, and isn't waited for when that one is at its end.
+#[test]
+fn a_split_far_ahead_waits() {
+    const SLOW: i64 = 300;
+    let slow_at = Arc::new(AtomicI64::new(0));
+    let ahead = Arc::new(AtomicI64::new(0));
+    let run = Test::new(3).then(1).run(|job| {
+        let steps = |by: i64| (0..SLOW).map(move |step| reading("a", step * by));
+        let one_an_epoch = |script: Script<Reading>, row| script.record(row).epoch();
+        let fast = steps(10).fold(Script::new(), one_an_epoch);
+        let begin = steps(1).take(100).fold(Script::new(), one_an_epoch).checkpoint().crash();
+        let slow = steps(1).skip(100).fold(begin, one_an_epoch);
+        let (at, most) = (slow_at.clone(), ahead.clone());
+        let fast = job.read("fast", fast).inspect(move |(_, time)| {
+            let slow = at.load(Ordering::Relaxed);
+            if slow < (SLOW - 1) * 1000 {
+                most.fetch_max(time - slow, Ordering::Relaxed);
+            }
+        });
+        let at = slow_at.clone();
+        let slow =
+            job.read("slow", slow).inspect(move |(_, time)| at.store(*time, Ordering::Relaxed));
+        let watermark = Watermark::monotonous().align_within(secs(20));
+        count_tens(&fast.union(&slow).event_time(|reading| reading.1, watermark));
+    });
+    let run = run.unwrap();
+    assert_eq!(run.attempts(), 2);
+    let used: u64 = counts(&run).iter().map(|(_, _, count)| count).sum();
+    assert_eq!((used, late(&run).len()), (2 * SLOW as u64, 0));
+    // Some epochs may be under way before it is told to wait; otherwise it would be ahead by nearly ten times as much.
+    let ahead = ahead.load(Ordering::Relaxed) / 1000;
+    assert!(ahead <= SLOW, "it was ahead by {ahead} s");
 }
 
 /// A source that is far ahead, and one that takes its time.
@@ -284,6 +319,19 @@ fn windows_that_cannot_be_are_refused_with_their_place() {
         silences.main().write("out", Collect);
     });
     assert!(unwatched.contains("event timers go by the watermark"), "{unwatched}");
+    fn aligned<T: 'static>() -> Watermark<T> {
+        Watermark::bounded(secs(1)).align_within(secs(9))
+    }
+    let regrouped = refused(&|_, readings| {
+        let counts = readings.key_by(|reading| reading.0.clone()).count();
+        counts.event_time(|count| count.1 as i64, aligned()).write("out", Collect);
+    });
+    assert!(regrouped.contains("nothing is known here of the splits"), "{regrouped}");
+    let twice = refused(&|_, readings| {
+        readings.event_time(|reading| reading.1, aligned()).write("out", Collect);
+        readings.event_time(|reading| -reading.1, aligned()).write("again", Collect);
+    });
+    assert!(twice.contains("aligned already, by the event time given at"), "{twice}");
 }
 
 /// As far behind as the largest disorder so far.

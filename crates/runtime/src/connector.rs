@@ -18,6 +18,7 @@
 mod finder;
 mod malformed;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -184,6 +185,22 @@ pub trait Reader {
 
     /// The split that the rows polled last come from, all of them. Event time goes by splits.
     fn split(&self) -> &str;
+
+    /// These of its splits aren't to be read from now on, as they are far ahead of others in event time; all others are.
+    ///
+    /// A reader that reads its splits one after the other, or has only one, needn't do anything: it isn't polled while the split that it
+    /// is at is held. One that reads several at once passes these over, and answers [`Polled::Waiting`] if there is nothing else; it is polled
+    /// again when that has changed. A split of which nothing was read in this attempt is never among them.
+    fn hold(&mut self, held: &BTreeSet<String>) {
+        let _ = held;
+    }
+
+    /// Whether nothing more comes from a split in this attempt though it isn't marked as ended, so that the others aren't held for its sake. Needs an answer from
+    /// readers that read several splits at once and have splits that may go on at a later start ([`ReaderContext::available_now`]).
+    fn rests(&self, split: &str) -> bool {
+        let _ = split;
+        false
+    }
 
     /// Splits that have moved since the last call; all that was polled counts as read.
     fn offsets(&mut self) -> Vec<(String, SplitOffset)>;

@@ -137,6 +137,8 @@ pub struct Plan {
     generators: BTreeMap<NodeId, NodeId>,
     /// What makes one watermark of several.
     combined: BTreeMap<BTreeSet<NodeId>, NodeId>,
+    /// Sources whose splits are aligned, and the watermark by which they are.
+    aligned: BTreeMap<NodeId, NodeId>,
 }
 
 impl Plan {
@@ -280,6 +282,16 @@ impl Checked {
     /// The output at which a source is to announce its splits; none if nobody wants to know.
     pub(crate) fn announced(&self, source: NodeId) -> Option<Port> {
         self.0.announced(source)
+    }
+
+    /// The outputs at which it is told which splits are held.
+    pub(crate) fn holds(&self) -> Vec<Port> {
+        self.0.holds()
+    }
+
+    /// Whether splits of a source may be held.
+    pub(crate) fn is_aligned(&self, source: NodeId) -> bool {
+        self.0.is_aligned(source)
     }
 
     /// What may become wrong, for people: with the uid of the operator and its place in the user's code.

@@ -7,17 +7,26 @@
 //!  source ─rows─▶ event_time ─rows─▶ ...            a window, a timer: is told the least of all watermarks
 //!     │ splits begin and end │ times of a split             ▲       behind which it comes (Combine, if there are several)
 //!     └────────────────▶ Watermarks ──at the end of an epoch, to all workers
+//!     ▲                      │ which splits are too far ahead
+//!     └─────── pacer ◀───────┘
 //! ```
 //!
 //! The watermark is the least of what the splits say. A split that was never heard of holds it back, until it has
 //! been silent for the idle timeout; one that has ended doesn't count any more. If none is left to wait for, time is as far as the
 //! furthest has come; when all sources are at their end, time goes to the end, too.
 //!
+//! If splits are to be aligned, those of them that are further ahead of the last one than is allowed are *held*: their readers are told, with the
+//! pacer's ticks, to leave them alone until the last one has caught up. Only splits count of which rows have come in this attempt and that are
+//! neither idle nor at their end: a split that waits behind another one for its reader is read whenever that one is done, and must not
+//! hold up what it waits for.
+//!
 //! # Invariants
 //!
 //! - The watermark at the end of an epoch depends on the epochs up to it, not on when their rows arrived anywhere: what is told of an
 //!   epoch is applied when the epoch is complete.
 //! - It never falls, also across attempts. (5) It, and what it is made of, is state: how far each split is, whether it is idle.
+//! - A split that no other one is behind is never held, so that reading goes on. Which splits are held isn't state: it changes when rows are
+//!   read, not what becomes of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -63,11 +72,22 @@ pub enum News {
     Idle,
     /// Nothing comes from it any more.
     Ends,
+    /// Nothing comes from it any more in this attempt.
+    Rests,
     /// The source of that uid is at its end on one worker.
     SourceEnds {
         /// That worker.
         worker: usize,
     },
+}
+
+/// Whether a split is to be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// The split, by the uid of its source and its id.
+    pub split: String,
+    /// It is too far ahead of others.
+    pub is_held: bool,
 }
 
 /// The worker that has what there is only one of.
@@ -108,6 +128,15 @@ pub enum Of {
     Watermarks(usize),
 }
 
+/// What becomes of splits that don't go on like the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stragglers {
+    /// A split that is silent for so long isn't waited for.
+    pub idle_after: Option<Duration>,
+    /// A split that is so far ahead of the last one, in event time, is held.
+    pub align_within: Option<Duration>,
+}
+
 /// How far a split is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct SplitTime {
@@ -121,7 +150,7 @@ struct SplitTime {
 /// Makes watermarks, on the one worker that owns them; on the others it does nothing.
 pub struct Watermarks {
     of: Of,
-    idle_after: Option<Duration>,
+    stragglers: Stragglers,
     is_owner: bool,
     workers: usize,
     splits: KeyedTable<(u8, String), SplitTime, ByFirst>,
@@ -130,6 +159,8 @@ pub struct Watermarks {
     told: BTreeMap<Epoch, Vec<Told>>,
     /// Sources at their end, by worker. A source that has ended says so again in every attempt.
     ended: BTreeSet<(String, usize)>,
+    /// Splits that are to be aligned: such as have had rows in this attempt and may have more, with whether they are held.
+    aligned: BTreeMap<String, bool>,
     /// At the end of the last epoch nothing was to be waited for, and whoever listens knows it.
     told_idle: bool,
     begun: bool,
@@ -140,17 +171,18 @@ const WATERMARK: &str = "watermark";
 
 impl Watermarks {
     /// The part of one worker.
-    pub fn new(context: &OperatorContext, of: Of, idle_after: Option<Duration>) -> Self {
+    pub fn new(context: &OperatorContext, of: Of, stragglers: Stragglers) -> Self {
         let (key_groups, groups) = (context.key_groups, &context.groups);
         Watermarks {
             of,
-            idle_after,
+            stragglers,
             is_owner: One::of(context).owner == context.worker,
             workers: context.workers,
             splits: KeyedTable::new("splits", Kind::MapEntry, key_groups, groups.clone()),
             watermark: KeyedTable::new(WATERMARK, Kind::Value, key_groups, groups.clone()),
             told: BTreeMap::new(),
             ended: BTreeSet::new(),
+            aligned: BTreeMap::new(),
             told_idle: false,
             begun: false,
         }
@@ -169,6 +201,16 @@ impl Watermarks {
         let Told { split, news } = told;
         if let News::SourceEnds { worker } = news {
             self.ended.insert((split, worker));
+            return;
+        }
+        match news {
+            News::Ends | News::Rests => drop(self.aligned.remove(&split)),
+            News::Reached(_) if self.stragglers.align_within.is_some() => {
+                self.aligned.entry(split.clone()).or_default();
+            }
+            _ => {}
+        }
+        if news == News::Rests {
             return;
         }
         let key = (ONE, split);
@@ -195,7 +237,7 @@ impl Watermarks {
 
     /// Finds splits that have been silent for too long.
     fn find_idle(&mut self, clock_ms: u64) {
-        let Some(timeout) = self.idle_after else { return };
+        let Some(timeout) = self.stragglers.idle_after else { return };
         let timeout_ms = timeout.as_millis() as u64;
         let silent =
             |time: &SplitTime| !time.idle && clock_ms.saturating_sub(time.heard_ms) >= timeout_ms;
@@ -204,6 +246,31 @@ impl Watermarks {
         for key in silent {
             self.splits.upsert(key, SplitTime::default).idle = true;
         }
+    }
+
+    /// Finds out which splits are to be held; answers what has changed.
+    fn align(&mut self) -> Vec<Hold> {
+        let Some(within) = self.stragglers.align_within else { return Vec::new() };
+        let within_ms = i64::try_from(within.as_millis()).unwrap_or(i64::MAX);
+        let splits = &self.splits;
+        let reached = |split: &String| {
+            let time = splits.get(&(ONE, split.clone()))?;
+            time.reached.filter(|_| !time.idle)
+        };
+        let last = self.aligned.keys().filter_map(reached).min();
+        let limit = last.map(|last| last.saturating_add(within_ms));
+        let mut changed = Vec::new();
+        for (split, was_held) in &mut self.aligned {
+            let is_held = reached(split).is_some_and(|reached| Some(reached) > limit);
+            if std::mem::replace(was_held, is_held) != is_held {
+                changed.push(Hold { split: split.clone(), is_held });
+            }
+        }
+        debug_assert!(
+            self.aligned.is_empty() || self.aligned.values().any(|is_held| !is_held),
+            "a split that no other one is behind is never held"
+        );
+        changed
     }
 
     fn all(&self) -> impl Iterator<Item = (&(u8, String), &SplitTime)> {
@@ -254,7 +321,10 @@ impl Operator for Watermarks {
                 self.apply(Told { split, news: News::Begins }, end.clock_ms);
             }
         }
-        for told in self.told.remove(&end.epoch).unwrap_or_default() {
+        let mut told = self.told.remove(&end.epoch).unwrap_or_default();
+        // A split's rows and its end come different ways, and its end may be here first.
+        told.sort_by_key(|told| matches!(told.news, News::Ends | News::Rests));
+        for told in told {
             self.apply(told, end.clock_ms);
         }
         self.find_idle(end.clock_ms);
@@ -286,6 +356,10 @@ impl Operator for Watermarks {
         if !told.is_empty() {
             let parts = (0..self.workers).map(|_| Batch::new(told.clone())).collect();
             out.emit(0, Batch::split(parts));
+        }
+        let holds = self.align();
+        if !holds.is_empty() {
+            out.emit(1, Batch::new(holds));
         }
         Ok(Work::Done)
     }

@@ -5,16 +5,19 @@ use std::sync::Arc;
 use highwater_env::RealEnv;
 use highwater_state::Slice;
 use highwater_state::object::{self, Object};
+use proptest::prelude::*;
 
 use super::*;
 
 struct Rig {
     of: Of,
-    idle_after: Option<Duration>,
+    stragglers: Stragglers,
     watermarks: Watermarks,
     epoch: u32,
     interval: u32,
     clock_ms: u64,
+    /// Splits that are held.
+    held: BTreeSet<String>,
 }
 
 fn context() -> OperatorContext {
@@ -33,9 +36,21 @@ fn context() -> OperatorContext {
 impl Rig {
     fn new(of: Of, idle_after_ms: Option<u64>) -> Self {
         let idle_after = idle_after_ms.map(Duration::from_millis);
-        let mut watermarks = Watermarks::new(&context(), of.clone(), idle_after);
+        Rig::with(of, Stragglers { idle_after, align_within: None })
+    }
+
+    fn with(of: Of, stragglers: Stragglers) -> Self {
+        let mut watermarks = Watermarks::new(&context(), of.clone(), stragglers);
         watermarks.tables().into_iter().for_each(|table| table.begin(1, true));
-        Rig { of, idle_after, watermarks, epoch: 0, interval: 1, clock_ms: 1_000 }
+        Rig {
+            of,
+            stragglers,
+            watermarks,
+            epoch: 0,
+            interval: 1,
+            clock_ms: 1_000,
+            held: BTreeSet::new(),
+        }
     }
 
     /// An epoch in which this is told at these inputs, `ms` after the one before. Answers what it tells.
@@ -64,8 +79,18 @@ impl Rig {
         };
         let mut out = Outputs::default();
         self.watermarks.complete(&end, &mut out).unwrap();
-        let told =
-            out.batches.into_iter().flat_map(|(_, batch)| batch.take::<Vec<Told>>().unwrap());
+        let (told, holds): (Vec<_>, Vec<_>) =
+            out.batches.into_iter().partition(|(port, _)| *port == 0);
+        for (_, batch) in holds {
+            for Hold { split, is_held } in batch.take::<Vec<Hold>>().unwrap() {
+                let changed = match is_held {
+                    true => self.held.insert(split),
+                    false => self.held.remove(&split),
+                };
+                assert!(changed, "only changes are told");
+            }
+        }
+        let told = told.into_iter().flat_map(|(_, batch)| batch.take::<Vec<Told>>().unwrap());
         told.map(|told| told.news).collect()
     }
 
@@ -86,7 +111,8 @@ impl Rig {
         self.clock_ms += 3_600_000;
         let object = Object::open("object", object::write(&sections).concat().into()).unwrap();
         let image = Image::new(vec![object]);
-        self.watermarks = Watermarks::new(&context(), self.of.clone(), self.idle_after);
+        self.held.clear();
+        self.watermarks = Watermarks::new(&context(), self.of.clone(), self.stragglers);
         for table in self.watermarks.tables() {
             table.restore("time", &image).unwrap();
             table.begin(self.interval, true);
@@ -162,6 +188,100 @@ fn what_was_idle_before_a_restart_and_speaks_with_it_counts_again() {
     rig.restart();
     // What it brings is below the watermark; those who listen learn that it is waited for.
     assert_eq!(rig.epoch(0, &[(1, "a", BEGINS), (0, "a", reached(3))]), [reached(5)]);
+}
+
+#[test]
+fn a_split_ends_behind_its_rows_whichever_is_heard_of_first() {
+    let mut rig = Rig::new(Of::Splits { sources: 1 }, None);
+    rig.epoch(10, &[(1, "a", BEGINS), (1, "b", BEGINS), (0, "b", reached(9))]);
+    assert_eq!(rig.epoch(10, &[(1, "a", News::Ends), (0, "a", reached(5))]), [reached(9)]);
+}
+
+/// A rig of splits that are aligned.
+fn aligned(within_ms: u64) -> Rig {
+    let align_within = Some(Duration::from_millis(within_ms));
+    let idle_after = Some(Duration::from_millis(100));
+    Rig::with(Of::Splits { sources: 1 }, Stragglers { idle_after, align_within })
+}
+
+#[test]
+fn splits_far_ahead_are_held_until_the_last_one_has_caught_up() {
+    let mut rig = aligned(10);
+    let held = |rig: &Rig| rig.held.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
+    rig.epoch(0, &[(1, "a", BEGINS), (1, "b", BEGINS), (1, "c", BEGINS), (0, "a", reached(50))]);
+    assert_eq!(held(&rig), "", "those of which nothing was read don't count");
+    rig.epoch(0, &[(0, "b", reached(40))]);
+    assert_eq!(held(&rig), "");
+    rig.epoch(0, &[(0, "b", reached(40)), (0, "c", reached(30))]);
+    assert_eq!(held(&rig), "a");
+    rig.epoch(0, &[(0, "c", reached(40))]);
+    assert_eq!(held(&rig), "");
+    rig.epoch(0, &[(0, "a", reached(60)), (0, "b", reached(80))]);
+    assert_eq!(held(&rig), "a b");
+    rig.epoch(0, &[(1, "c", News::Ends)]);
+    assert_eq!(held(&rig), "b", "one at its end isn't waited for");
+    rig.epoch(0, &[(1, "a", News::Rests)]);
+    assert_eq!(held(&rig), "", "nor is one of which nothing more comes now");
+    rig.epoch(0, &[(0, "d", reached(20))]);
+    assert_eq!(held(&rig), "b");
+    rig.epoch(50, &[(1, "b", News::Waits)]);
+    rig.epoch(50, &[(1, "b", News::Waits)]);
+    assert_eq!(held(&rig), "", "d is idle");
+    rig.epoch(0, &[(0, "d", reached(21))]);
+    assert_eq!(held(&rig), "b");
+    rig.restart();
+    rig.epoch(0, &[(1, "b", BEGINS), (1, "d", BEGINS), (0, "b", reached(80))]);
+    assert_eq!(held(&rig), "", "d may wait behind b for its reader now");
+    rig.epoch(0, &[(0, "d", reached(21))]);
+    assert_eq!(held(&rig), "b");
+}
+
+proptest! {
+    /// Readers with some splits each, which they read one after the other: none of them ever waits for good, and none gets ahead of the last one by more
+    /// than is allowed and what it reads at once.
+    #[test]
+    fn whoever_is_held_goes_on(
+        readers in proptest::collection::vec(proptest::collection::vec((0i64..500, 1i64..40), 1..4), 1..4),
+        within in 0i64..60,
+        turns in proptest::collection::vec((0usize..4, 0u8..40), 400),
+    ) {
+        const STEP: i64 = 10;
+        let mut rig = aligned(within as u64);
+        let workers = readers.len();
+        // Which split, where it is, where it ends.
+        let splits = readers.into_iter().flatten().zip(b'a'..);
+        let mut splits: Vec<(String, i64, i64)> = splits
+            .map(|((from, steps), id)| (char::from(id).to_string(), from, from + steps * STEP))
+            .collect();
+        let mut spoken = BTreeSet::new();
+        // In the end everybody has a turn again and again.
+        let later = (0..20_000).map(|turn| (turn, 1));
+        for (turn, chance) in turns.into_iter().chain(later) {
+            if chance == 0 {
+                // Readers have other splits now, each of which goes on where it was.
+                rig.restart();
+                spoken.clear();
+                splits.rotate_left(1);
+            }
+            let mine = splits.iter_mut().skip(turn % workers).step_by(workers);
+            let Some((id, at, end)) = mine.into_iter().find(|(_, at, end)| at < end) else { continue };
+            if rig.held.contains(id) {
+                continue;
+            }
+            *at += STEP;
+            let (id, at, is_over) = (id.clone(), *at, at == end);
+            rig.epoch(0, &[(0, &id, reached(at))]);
+            if is_over {
+                spoken.remove(&id);
+                rig.epoch(0, &[(1, &id, News::Ends)]);
+                continue;
+            }
+            spoken.insert(id.clone());
+            let last = splits.iter().filter(|(id, ..)| spoken.contains(id)).map(|(_, at, _)| *at).min();
+            prop_assert_eq!(rig.held.contains(&id), Some(at) > last.map(|last| last + within));
+        }
+        prop_assert!(splits.iter().all(|(_, at, end)| at == end), "{:?}", splits);
+    }
 }
 
 #[test]

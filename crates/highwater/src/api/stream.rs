@@ -344,7 +344,7 @@ impl<T: Data> Stream<T> {
         let place = Location::caller();
         let at = Arc::new(move |row: &T| at(row).into());
         let by_split = self.job.plan().read_from(self.port).is_some();
-        let silence = watermark.silence();
+        let stragglers = watermark.stragglers();
         let spec = Spec {
             outputs: 2,
             times: Times::Given,
@@ -353,7 +353,7 @@ impl<T: Data> Stream<T> {
         let node = self.job.operator(spec, move |context| {
             Stamp::new(context, at.clone(), watermark.clone(), by_split)
         });
-        self.job.plan().add_watermark(node, silence, place);
+        self.job.plan().add_watermark(node, stragglers, place);
         Stream::new(self.job.clone(), node, 0)
     }
 

@@ -3,6 +3,7 @@
 //! Row *i* is `make(i)`, whoever makes it and whenever: a job that is started again makes the same rows. Split *s* of *k* has the rows *s*,
 //! *s + k*, *s + 2k*, ... The number of splits doesn't depend on the number of workers.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -138,6 +139,7 @@ struct Split {
     of: u64,
     offset: SplitOffset,
     at_limit: bool,
+    is_held: bool,
     moved: bool,
 }
 
@@ -183,7 +185,15 @@ impl<T: Data, F: Fn(u64) -> T + Send + Sync + 'static> Reader for GeneratorReade
                 )
                 .into());
             };
-            self.splits.push(Split { id, number, of, offset, at_limit: false, moved: false });
+            self.splits.push(Split {
+                id,
+                number,
+                of,
+                offset,
+                at_limit: false,
+                is_held: false,
+                moved: false,
+            });
         }
         self.share = self.splits.iter().map(|split| 1.0 / split.of as f64).sum();
         Ok(())
@@ -201,10 +211,11 @@ impl<T: Data, F: Fn(u64) -> T + Send + Sync + 'static> Reader for GeneratorReade
         let allowed = self.allowed();
         // The one that is furthest behind, so that rows come about in the order of their indexes.
         let going = self.splits.iter_mut().enumerate().filter(|(_, split)| !split.at_limit);
-        let Some((number, split)) = going.min_by_key(|(_, split)| split.next()) else {
+        let next = going.min_by_key(|(_, split)| (split.is_held, split.next()));
+        let Some((number, split)) = next else {
             return Ok(Polled::Ended);
         };
-        if allowed == 0 {
+        if allowed == 0 || split.is_held {
             // Polled again at every tick.
             return Ok(Polled::Waiting);
         }
@@ -231,6 +242,16 @@ impl<T: Data, F: Fn(u64) -> T + Send + Sync + 'static> Reader for GeneratorReade
 
     fn split(&self) -> &str {
         &self.splits[self.present].id
+    }
+
+    fn hold(&mut self, held: &BTreeSet<String>) {
+        for split in &mut self.splits {
+            split.is_held = held.contains(&split.id);
+        }
+    }
+
+    fn rests(&self, split: &str) -> bool {
+        self.splits.iter().any(|other| other.id == split && other.at_limit)
     }
 
     fn offsets(&mut self) -> Vec<(String, SplitOffset)> {

@@ -1,5 +1,5 @@
 //! The coordinator, on worker 0: gathers what all workers report, and tells the committer when a checkpoint is complete and
-//! the pacer when all sources are at their end.
+//! the pacer when all sources are at their end, and which splits are held.
 //!
 //! A checkpoint is complete when the frontier has passed its interval *and* the report of every worker is in.
 
@@ -18,6 +18,7 @@ use super::worker::Worker;
 use super::{Rows, intake};
 use crate::plan::{Checked, Role};
 use crate::time::Epoch;
+use crate::watermark::Hold;
 
 /// A checkpoint of which every worker has reported.
 #[derive(Debug)]
@@ -37,6 +38,7 @@ pub(super) fn build<'scope>(
     scope: Scope<'scope, u64>,
     reports: Rows<'scope>,
     ends: Vec<Rows<'scope>>,
+    holds: Vec<Rows<'scope>>,
     plan: &Checked,
     worker: &Rc<Worker>,
     committer: Option<UnboundedSender<Ready>>,
@@ -46,6 +48,8 @@ pub(super) fn build<'scope>(
     let mut reports = builder.new_input(reports, contract());
     let mut ends: Vec<_> =
         ends.into_iter().map(|stream| builder.new_input(stream, contract())).collect();
+    let mut holds: Vec<_> =
+        holds.into_iter().map(|stream| builder.new_input(stream, contract())).collect();
     let sources = plan.nodes().iter().enumerate();
     let mut reading: BTreeSet<(usize, usize)> = sources
         .filter(|(_, node)| matches!(node.role, Role::Source(..)))
@@ -72,6 +76,13 @@ pub(super) fn build<'scope>(
                     for Ended { node, worker } in batch {
                         news |= reading.remove(&(node, worker));
                     }
+                });
+            }
+            for input in &mut holds {
+                input.for_each(|_, batch| {
+                    let batch: Vec<Hold> =
+                        std::mem::take(batch).take().expect("holds are plain data of our own");
+                    worker.holds.borrow_mut().extend(batch);
                 });
             }
             if worker.attempt.is_over() || worker.index != 0 {

@@ -26,7 +26,7 @@ use timely::progress::operate::FrontierInterest;
 
 use super::announcer;
 use super::output::Output;
-use super::pacer::Tick;
+use super::pacer::Signal;
 use super::split_table::News;
 use super::worker::Worker;
 use super::{Rows, failed, not_built};
@@ -137,9 +137,9 @@ pub(super) fn build<'scope>(
                 return;
             }
             input.for_each(|capability, batch| {
-                let ticks: Vec<Tick> =
+                let ticks: Vec<Signal> =
                     std::mem::take(batch).take().expect("ticks are plain data of our own");
-                for tick in ticks.into_iter().filter(|_| host.worker.index == 0) {
+                for Signal { tick, .. } in ticks.into_iter().filter(|_| host.worker.index == 0) {
                     let timestamp = tick.epoch.timestamp();
                     let held = |port| capability.delayed(&timestamp, port);
                     host.present = tick.closing.is_none().then(|| [0, 1, 2].map(held));

@@ -7,7 +7,8 @@
 //!                 │         │ split tables ──▶ uploader (one a worker) ◀──┘
 //!                 ▼         │  ▲ │ ends            │ reports
 //!            finder hosts ──┴──┘ └────────▶ coordinator (worker 0) ─▶ committer (a task)
-//!             (worker 0)  splits
+//!             (worker 0)  splits                  ▲ which splits are held, for the pacer
+//!                                             watermarks
 //! ```
 //!
 //! Everything here runs on worker threads and never waits. What waits is in tasks.
@@ -122,6 +123,7 @@ pub(crate) fn build<'scope>(
                         rejects,
                         announces,
                         turn: worker.turn(plan, first),
+                        is_aligned: plan.is_aligned(first),
                         ticks: ticks.clone(),
                         splits: found.for_readers,
                     },
@@ -203,7 +205,8 @@ pub(crate) fn build<'scope>(
     );
     gauge::build(scope, leaves, worker);
     let reports = uploader::build(scope, parts, recovered, worker);
-    coordinator::build(scope, reports, ends, plan, worker, committer);
+    let holds = plan.holds().iter().map(|port| streams[port].clone()).collect();
+    coordinator::build(scope, reports, ends, holds, plan, worker, committer);
     Ok(pacer)
 }
 

@@ -28,6 +28,7 @@ use crate::connector::Waker;
 use crate::recover::Recovered;
 use crate::settings::Trigger;
 use crate::time::Epoch;
+use crate::watermark::Hold;
 
 /// With more epochs under way than this, they become longer.
 const UNDER_WAY: usize = 32;
@@ -51,6 +52,14 @@ pub(crate) struct Tick {
     pub(crate) held_back: bool,
     /// This is the last tick.
     pub(crate) closing: Option<Closing>,
+}
+
+/// What sources are told: a tick, and what has become known since the last one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Signal {
+    pub(crate) tick: Tick,
+    /// Which splits are held, and which aren't any more.
+    pub(crate) holds: Vec<Hold>,
 }
 
 /// Why there are no further ticks.
@@ -272,7 +281,8 @@ impl State {
     fn send(&mut self, tick: Tick, worker: &Worker, output: &mut Output) {
         let capability = self.capability.as_mut().expect("checked by the caller");
         capability.downgrade(&tick.epoch.timestamp());
-        let parts = (0..worker.peers).map(|_| Batch::new(vec![tick])).collect();
+        let signal = Signal { tick, holds: worker.holds.take() };
+        let parts = (0..worker.peers).map(|_| Batch::new(vec![signal.clone()])).collect();
         output.give(capability, Batch::split(parts));
         if let Some(closing) = tick.closing {
             if closing.has_read_all() {
@@ -319,12 +329,12 @@ pub(super) fn relay<'scope>(
         drop(capabilities);
         move |_| {
             input.for_each(|capability, batch| {
-                let ticks: Vec<Tick> =
+                let signals: Vec<Signal> =
                     std::mem::take(batch).take().expect("ticks are plain data of our own");
-                for tick in &ticks {
-                    worker.publish_tick(*tick);
+                for signal in &signals {
+                    worker.publish_tick(signal.tick);
                 }
-                output.give(&capability, Batch::new(ticks));
+                output.give(&capability, Batch::new(signals));
             });
         }
     });

@@ -4,7 +4,8 @@
 //! interval the reader's offsets go to the split table, before the capability moves on, so that they are frozen with
 //! exactly the records that they stand for. What is to be read is said by the host of the source's finder.
 //!
-//! If event time is made of the source's rows, it also announces which splits wait and end, in the epoch in which that is so.
+//! If event time is made of the source's rows, it also announces which splits wait and end, in the epoch in which that is so. Ticks say which of them are
+//! held because they are far ahead: a reader isn't polled while it reads nothing else.
 //!
 //! # Invariants
 //!
@@ -28,7 +29,7 @@ use super::announcer::Announcer;
 use super::finder_host::ForReader;
 use super::operator_host::SLICE;
 use super::output::{self, Output};
-use super::pacer::Tick;
+use super::pacer::Signal;
 use super::route::{self, Whole};
 use super::worker::Worker;
 use super::{Rows, failed};
@@ -63,6 +64,8 @@ pub(super) struct Parts<'scope, 's> {
     pub(super) announces: Option<usize>,
     /// Which of all readers of the job this one is, and how many there are.
     pub(super) turn: (usize, usize),
+    /// Its splits may be held.
+    pub(super) is_aligned: bool,
     pub(super) ticks: Rows<'scope>,
     pub(super) splits: Rows<'scope>,
 }
@@ -90,6 +93,7 @@ struct Host {
     rest: Vec<Link>,
     /// None if nobody wants to know.
     announcer: Option<Announcer>,
+    is_aligned: bool,
     /// Where rejects go, among the outputs.
     rejects: Option<usize>,
     outputs: Vec<Output>,
@@ -127,7 +131,7 @@ pub(super) fn build<'scope>(
     worker: &Rc<Worker>,
 ) -> Result<Built<'scope>, Error> {
     let Parts { node, name, uid, source, malformed, rest, output_count, ticks, splits, .. } = parts;
-    let (rejects, announces) = (parts.rejects, parts.announces);
+    let (rejects, announces, is_aligned) = (parts.rejects, parts.announces, parts.is_aligned);
     let careful = CarefulReader::new(&worker.attempt.settings.care, &uid, parts.turn);
     let (facts, presence) = worker.facts.add_host(name, None);
     let mut builder = OperatorBuilder::new(uid.to_string(), scope);
@@ -184,6 +188,7 @@ pub(super) fn build<'scope>(
             careful,
             rest,
             announcer,
+            is_aligned,
             rejects,
             outputs,
             offsets,
@@ -202,14 +207,14 @@ pub(super) fn build<'scope>(
                 return;
             }
             let _visit = presence.enter(host.worker.attempt.env.monotonic());
-            let mut ticks: Vec<(Tick, Vec<Capability<u64>>)> = Vec::new();
+            let mut ticks: Vec<(Signal, Vec<Capability<u64>>)> = Vec::new();
             input.for_each(|capability, batch| {
-                let batch: Vec<Tick> =
+                let batch: Vec<Signal> =
                     std::mem::take(batch).take().expect("ticks are plain data of our own");
-                for tick in batch {
-                    let timestamp = tick.epoch.timestamp();
+                for signal in batch {
+                    let timestamp = signal.tick.epoch.timestamp();
                     let held = (0..port_count).map(|port| capability.delayed(&timestamp, port));
-                    ticks.push((tick, held.collect()));
+                    ticks.push((signal, held.collect()));
                 }
             });
             splits.for_each(|_, batch| {
@@ -225,9 +230,9 @@ pub(super) fn build<'scope>(
 }
 
 impl Host {
-    fn step(&mut self, ticks: Vec<(Tick, Vec<Capability<u64>>)>) -> Result<(), BoxError> {
-        for (tick, capabilities) in ticks {
-            self.tick(tick, capabilities)?;
+    fn step(&mut self, ticks: Vec<(Signal, Vec<Capability<u64>>)>) -> Result<(), BoxError> {
+        for (signal, capabilities) in ticks {
+            self.tick(signal, capabilities)?;
         }
         self.take_splits()?;
         self.read()
@@ -255,7 +260,8 @@ impl Host {
     }
 
     /// Moves on to the next epoch.
-    fn tick(&mut self, tick: Tick, capabilities: Vec<Capability<u64>>) -> Result<(), BoxError> {
+    fn tick(&mut self, signal: Signal, capabilities: Vec<Capability<u64>>) -> Result<(), BoxError> {
+        let Signal { tick, holds } = signal;
         let ends_interval = match &self.present {
             Some((epoch, _)) => tick.epoch.interval() != epoch.interval(),
             None => false,
@@ -265,6 +271,10 @@ impl Host {
             self.report_offsets()?;
         }
         self.present = Some((tick.epoch, capabilities));
+        if let Some(announcer) = self.announcer.as_mut().filter(|_| !holds.is_empty()) {
+            announcer.hold(&holds);
+            self.reader.hold(&announcer.held());
+        }
         if tick.closing.is_some() {
             self.report_offsets()?;
             self.present = None;
@@ -284,6 +294,9 @@ impl Host {
         announcer.moved(&moved);
         // They are reported at the end of the interval.
         self.unreported.extend(moved);
+        if self.is_aligned {
+            announcer.rest(|split| self.reader.rests(split));
+        }
         if let Some(batch) = announcer.batch(self.worker.must_wait()) {
             self.outputs[announcer.output].give(&capabilities[announcer.output], batch);
         }
@@ -316,6 +329,10 @@ impl Host {
             State::Idle | State::Ended => return Ok(()),
             State::EpochOver(over) if over == epoch => return Ok(()),
             State::EpochOver(_) | State::Reading => self.state = State::Reading,
+        }
+        if self.announcer.as_ref().is_some_and(Announcer::is_held) {
+            // Looked at again at every tick.
+            return Ok(());
         }
         let env = self.worker.attempt.env.clone();
         let deadline = env.monotonic() + SLICE;
@@ -413,7 +430,7 @@ impl Host {
         self.facts.bytes_in.add(bytes as u64);
         let announcer = self.announcer.as_mut();
         let batch =
-            batch.with_split(announcer.map(|announcer| announcer.name(self.reader.split())));
+            batch.with_split(announcer.map(|announcer| announcer.read(self.reader.split())));
         let mut emitted = Outputs { batches: vec![(0, batch)], ..Outputs::default() };
         let mut out = Outputs::default();
         run_through(&mut self.rest, 0, &mut emitted, *epoch, &mut out)?;
@@ -436,6 +453,9 @@ impl Host {
 
     /// The reader has nothing left to read.
     fn at_end(&mut self) {
+        if let Some(announcer) = self.announcer.as_mut().filter(|_| self.is_aligned) {
+            announcer.rest(|_| true);
+        }
         if !self.complete {
             self.state = State::Idle;
             return;

@@ -16,6 +16,7 @@ use crate::attempt::Attempt;
 use crate::observe::{WorkerFacts, WorkerPhases};
 use crate::settings::Trigger;
 use crate::time::Epoch;
+use crate::watermark::Hold;
 
 /// One worker of an attempt; lives on its thread.
 pub(crate) struct Worker {
@@ -34,6 +35,8 @@ pub(crate) struct Worker {
     final_interval: Cell<Option<u32>>,
     /// On worker 0: all sources are at their end.
     pub(crate) sources_ended: Cell<bool>,
+    /// On worker 0: which splits are held, and which aren't any more, since the last tick.
+    pub(crate) holds: RefCell<Vec<Hold>>,
     /// As the last tick said.
     held_back: Cell<bool>,
     in_flight: RefCell<InFlight>,
@@ -83,6 +86,7 @@ impl Worker {
             retire: Cell::new(None),
             final_interval: Cell::new(None),
             sources_ended: Cell::new(false),
+            holds: RefCell::default(),
             held_back: Cell::new(false),
             in_flight: RefCell::default(),
             blocked: Cell::new(false),

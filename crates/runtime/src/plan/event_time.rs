@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 use std::panic::Location;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::{Edge, Exchange, Node, NodeId, Plan, Port, Role, Times};
 use crate::connector::Malformed;
 use crate::operator::{OperatorContext, Wants};
-use crate::watermark::{Of, Watermarks};
+use crate::watermark::{Of, Stragglers, Watermarks};
 
 impl Plan {
     /// Whether all rows of an output have an event time.
@@ -40,19 +39,19 @@ impl Plan {
 
     /// Has what `node` tells at its output 1 of the rows of its only input made into a watermark.
     ///
-    /// It tells that by split if [`Plan::read_from`] knows the sources of that input.
+    /// It tells that by split if [`Plan::read_from`] knows the sources of that input. Only then can splits be aligned.
     pub fn add_watermark(
         &mut self,
         node: NodeId,
-        idle_after: Option<Duration>,
+        stragglers: Stragglers,
         at: &'static Location<'static>,
     ) {
         let told = Port { node, output: 1 };
         let mut inputs = vec![keyed(told)];
         let sources = self.read_from(self.nodes[node].inputs[0].from);
-        let of = match sources {
+        let of = match &sources {
             Some(sources) => {
-                for &source in &sources {
+                for &source in sources {
                     let announced = self.announced_at(source);
                     let outputs = &mut self.nodes[source].outputs;
                     *outputs = (*outputs).max(announced.output + 1);
@@ -62,8 +61,49 @@ impl Plan {
             }
             None => Of::Rows,
         };
-        let watermark = self.add_watermarks(inputs, of, idle_after, at);
+        let watermark = self.add_watermarks(inputs, of, stragglers, at);
         self.generators.insert(node, watermark);
+        if stragglers.align_within.is_some() {
+            self.align(watermark, sources, at);
+        }
+    }
+
+    /// Has the splits of these sources held by what a watermark tells at its output 1.
+    fn align(
+        &mut self,
+        watermark: NodeId,
+        sources: Option<BTreeSet<NodeId>>,
+        at: &'static Location<'static>,
+    ) {
+        let Some(sources) = sources else {
+            let why = "nothing is known here of the splits that records were read from, so none of them can be held: give records their times, \
+                       with `.align_within(...)`, before `.key_by(...)` and operators with state";
+            return self.error(at, why);
+        };
+        self.nodes[watermark].outputs = 2;
+        for source in sources {
+            if let Some(other) = self.aligned.insert(source, watermark) {
+                // One would wait for what the other one holds.
+                let other = self.nodes[other].at;
+                let why = format!(
+                    "the splits of this source are aligned already, by the event time given at {}:{}; leave one `.align_within(...)` out",
+                    other.file(),
+                    other.line()
+                );
+                self.error(at, why);
+            }
+        }
+    }
+
+    /// The outputs at which it is told which splits are held.
+    pub(crate) fn holds(&self) -> Vec<Port> {
+        let watermarks: BTreeSet<NodeId> = self.aligned.values().copied().collect();
+        watermarks.into_iter().map(|node| Port { node, output: 1 }).collect()
+    }
+
+    /// Whether splits of a source may be held.
+    pub(crate) fn is_aligned(&self, source: NodeId) -> bool {
+        self.aligned.contains_key(&source)
     }
 
     /// The output of its own at which a source has its splits announced, if anybody wants to know; it is the last.
@@ -93,7 +133,12 @@ impl Plan {
                 None => {
                     let port = |node: &NodeId| keyed(Port { node: *node, output: 0 });
                     let inputs = generators.iter().map(port).collect();
-                    let node = self.add_watermarks(inputs, Of::Watermarks(several), None, at);
+                    let node = self.add_watermarks(
+                        inputs,
+                        Of::Watermarks(several),
+                        Stragglers::default(),
+                        at,
+                    );
                     self.combined.insert(generators, node);
                     node
                 }
@@ -121,11 +166,11 @@ impl Plan {
         &mut self,
         inputs: Vec<Edge>,
         of: Of,
-        idle_after: Option<Duration>,
+        stragglers: Stragglers,
         at: &'static Location<'static>,
     ) -> NodeId {
         let make = move |context: &OperatorContext| -> Box<dyn crate::Operator> {
-            Box::new(Watermarks::new(context, of.clone(), idle_after))
+            Box::new(Watermarks::new(context, of.clone(), stragglers))
         };
         self.add(Node {
             name: "watermark",

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater_runtime::watermark::END_OF_TIME;
+use highwater_runtime::watermark::{END_OF_TIME, Stragglers};
 
 use super::Timestamp;
 use super::timestamp::as_ms;
@@ -21,7 +21,7 @@ use super::timestamp::as_ms;
 /// ```
 pub struct Watermark<T> {
     made: Made<T>,
-    idle_after: Option<Duration>,
+    stragglers: Stragglers,
 }
 
 enum Made<T> {
@@ -49,6 +49,10 @@ type Tell<T> = dyn Fn(&[T], &[i64]) -> Option<i64> + Send + Sync;
 pub(super) type Generators<T> = BTreeMap<String, Box<dyn WatermarkGenerator<T>>>;
 
 impl<T: 'static> Watermark<T> {
+    fn made(made: Made<T>) -> Self {
+        Watermark { made, stragglers: Stragglers::default() }
+    }
+
     /// Records come in the order of their times.
     #[must_use]
     pub fn monotonous() -> Self {
@@ -58,7 +62,7 @@ impl<T: 'static> Watermark<T> {
     /// Records come at most so much out of order: the watermark is that much behind the highest time.
     #[must_use]
     pub fn bounded(disorder: Duration) -> Self {
-        Watermark { made: Made::Behind(as_ms(disorder)), idle_after: None }
+        Watermark::made(Made::Behind(as_ms(disorder)))
     }
 
     /// The records say it themselves: `tell` is shown every one with its time, and may answer a time below which nothing comes any
@@ -82,7 +86,7 @@ impl<T: 'static> Watermark<T> {
             let told = rows.iter().zip(times).filter_map(|(row, time)| tell(row, (*time).into()));
             told.max().map(Timestamp::as_ms)
         };
-        Watermark { made: Made::Told(Arc::new(all)), idle_after: None }
+        Watermark::made(Made::Told(Arc::new(all)))
     }
 
     /// A rule of one's own for each split: `make` makes one when the split has its first record.
@@ -110,7 +114,7 @@ impl<T: 'static> Watermark<T> {
         make: impl Fn() -> G + Send + Sync + 'static,
     ) -> Self {
         let make = move || -> Box<dyn WatermarkGenerator<T>> { Box::new(make()) };
-        Watermark { made: Made::Generated(Arc::new(make)), idle_after: None }
+        Watermark::made(Made::Generated(Arc::new(make)))
     }
 
     /// A split that has had no record for so long doesn't hold the watermark back any more, until it has one again. What it
@@ -119,12 +123,49 @@ impl<T: 'static> Watermark<T> {
     /// A split counts as silent from the start of the job on, also one that never has a record; not while reading is paused
     /// because the job can't keep up. Files of one worker are read one after another, so this is for sources without an end.
     #[must_use]
-    pub fn idle_after(self, silence: Duration) -> Self {
-        Watermark { idle_after: Some(silence), ..self }
+    pub fn idle_after(mut self, silence: Duration) -> Self {
+        self.stragglers.idle_after = Some(silence);
+        self
     }
 
-    pub(in crate::api) fn silence(&self) -> Option<Duration> {
-        self.idle_after
+    /// A split that is further ahead of the one that is furthest behind than this, in event time, isn't read until that one has caught up. So
+    /// what windows and joins hold of those ahead stays bounded, however unevenly splits are read.
+    ///
+    /// ```text
+    /// align_within(10)   split a     5   8            15   19
+    ///                    split b     4  14  (waits)        18  27
+    /// ```
+    ///
+    /// ```
+    /// use highwater::connectors::Generator;
+    /// use highwater::testing::{self, Collect};
+    /// use highwater::time::{Watermark, mins, secs};
+    /// use highwater::Tumbling;
+    ///
+    /// let run = testing::run(2, |job| {
+    ///     // Rows of the odd split are an hour ahead.
+    ///     let times = Generator::new(|row| (row / 2 * 1_000 + row % 2 * 3_600_000) as i64).splits(2).limit(2_000);
+    ///     let watermark = Watermark::bounded(secs(1)).align_within(mins(2));
+    ///     let times = job.read("in", times).event_time(|time: &i64| *time, watermark);
+    ///     times.window_all(Tumbling::of(mins(1))).count().uid("counts").write("out", Collect);
+    /// })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// A split counts from its first record in an attempt on, while it is neither idle nor at its end; those that wait behind another one for their
+    /// reader, as files do, don't. It may get ahead by what is read in some ten milliseconds more. Splits of several sources are aligned with each
+    /// other if their streams are [united](crate::Stream::union) before they get their times. What comes out doesn't depend on it.
+    ///
+    /// Give it where records are as they were read: it is refused behind operators with state, which regroup them, and for a source whose splits are
+    /// aligned by another watermark.
+    #[must_use]
+    pub fn align_within(mut self, ahead: Duration) -> Self {
+        self.stragglers.align_within = Some(ahead);
+        self
+    }
+
+    pub(in crate::api) fn stragglers(&self) -> Stragglers {
+        self.stragglers
     }
 
     /// What records of a split with these times tell, if anything.
@@ -162,7 +203,7 @@ impl<T> Clone for Watermark<T> {
             Made::Told(tell) => Made::Told(tell.clone()),
             Made::Generated(make) => Made::Generated(make.clone()),
         };
-        Watermark { made, idle_after: self.idle_after }
+        Watermark { made, stragglers: self.stragglers }
     }
 }
 
@@ -173,9 +214,12 @@ impl<T> fmt::Debug for Watermark<T> {
             Made::Told(_) => write!(f, "Watermark(told")?,
             Made::Generated(_) => write!(f, "Watermark(generated")?,
         }
-        match self.idle_after {
-            Some(silence) => write!(f, ", idle after {silence:?})"),
-            None => write!(f, ")"),
+        if let Some(silence) = self.stragglers.idle_after {
+            write!(f, ", idle after {silence:?}")?;
         }
+        if let Some(ahead) = self.stragglers.align_within {
+            write!(f, ", aligned within {ahead:?}")?;
+        }
+        write!(f, ")")
     }
 }
