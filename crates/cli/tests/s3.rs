@@ -1,11 +1,19 @@
-//! Jobs with their checkpoints on real servers that speak S3: killed and started again, and with a server that dies under them.
+//! Jobs with their checkpoints and their output on real servers that speak S3: killed and started again, and with a server that dies
+//! under them.
 
 mod jobs;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
+use arrow_array::cast::AsArray;
+use arrow_array::types::UInt64Type;
+use futures::TryStreamExt;
+use highwater_log::{Bytes, Store};
 use highwater_test_servers::S3;
 use jobs::{Job, Place};
+use object_store::ObjectMeta;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 
 #[test]
@@ -83,4 +91,146 @@ fn a_job_outlives_its_server() {
     // It waited, and wasn't started again.
     let list = place.highwater("checkpoint list s3://bucket/jobs/numbers --json").json();
     assert_eq!(list["attempts"].as_array().unwrap().len(), 1, "{list}");
+}
+
+const OUT: &str = "s3://bucket/out";
+
+/// Every checkpoint has several files of each sink, and each of those takes several requests.
+const WITH_OUTPUT: &str = "--checkpoints s3://bucket/jobs/numbers --checkpoint-interval 200ms";
+
+fn with_output(server: &S3) -> Place {
+    let mut variables = server.variables();
+    variables.push((jobs::OUT.to_owned(), OUT.to_owned()));
+    Place::with(variables)
+}
+
+/// What is below the location of the output, by name.
+fn output(server: &S3) -> BTreeMap<String, Bytes> {
+    let store = Store::open_with(OUT, server.variables()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let listed: Vec<ObjectMeta> = store.objects().list(None).try_collect().await.unwrap();
+        let mut objects = BTreeMap::new();
+        for ObjectMeta { location, .. } in listed {
+            // Deleted in between, if it isn't there.
+            if let Some(content) = store.get_whole(&location).await.unwrap() {
+                objects.insert(location.to_string(), content);
+            }
+        }
+        objects
+    })
+}
+
+/// The sinks.
+const SINKS: [&str; 3] = ["lines", "table", "columns"];
+
+/// What readers see of each sink: all numbers, in order.
+fn published(server: &S3) -> [Vec<u64>; 3] {
+    let mut found = [const { Vec::new() }; 3];
+    let [lines, table, columns] = &mut found;
+    for (name, content) in output(server) {
+        let text = || str::from_utf8(&content).unwrap().lines();
+        // In which of the three partitions, each of which has a name with all that is odd.
+        let third = |prefix: &str, extension: &str| {
+            let partition = name.strip_prefix(prefix)?.strip_prefix("/third=")?;
+            let (third, rest) = partition.split_once("%2Fü +%25/part-").expect(partition);
+            assert!(rest.ends_with(extension), "{name}");
+            Some(third.parse::<u64>().unwrap())
+        };
+        if name.starts_with("lines/part-") {
+            lines.extend(text().map(|line| line.parse::<u64>().unwrap()));
+        } else if let Some(third) = third("table", ".csv") {
+            let row = |line: &str| line.strip_prefix(&format!("{third},")).unwrap().parse::<u64>();
+            table.extend(text().map(|line| row(line).unwrap()));
+        } else if let Some(third) = third("columns", ".parquet") {
+            let reader = ParquetRecordBatchReaderBuilder::try_new(content).unwrap();
+            for batch in reader.build().unwrap() {
+                let numbers = batch.unwrap().column(1).as_primitive::<UInt64Type>().clone();
+                assert!(numbers.values().iter().all(|number| number % 3 == third));
+                columns.extend(numbers.values());
+            }
+        } else {
+            assert!(name.contains("/.highwater/"), "{name}");
+        }
+    }
+    found.map(|mut numbers| {
+        numbers.sort_unstable();
+        numbers
+    })
+}
+
+/// Every row once, and nothing left of how it came there.
+fn output_is_exact(server: &S3) {
+    for numbers in published(server) {
+        assert!(numbers.iter().copied().eq(0..LIMIT), "{} rows", numbers.len());
+    }
+    let hidden = output(server).into_keys().filter(|name| name.contains("/.highwater/"));
+    let owners = SINKS.map(|sink| format!("{sink}/.highwater/owner.json"));
+    assert_eq!(hidden.collect::<BTreeSet<_>>(), owners.into());
+}
+
+#[test]
+fn output_of_a_job_that_is_killed_again_and_again_is_exact() {
+    for server in [S3::moto, S3::seaweed] {
+        let server = server();
+        let place = with_output(&server);
+        let mut kills = 0;
+        for workers in [1, 3, 2] {
+            let job = place.start(&format!("{WITH_OUTPUT} --workers {workers}"), LIMIT, RATE / 4);
+            let ControlFlow::Continue(job) = until(&place, job, 2) else { break };
+            let twice = |numbers: &Vec<u64>| numbers.windows(2).any(|pair| pair[0] == pair[1]);
+            assert!(!published(&server).iter().any(twice), "a row is there twice");
+            drop(job);
+            kills += 1;
+        }
+        assert!(kills > 1, "it ended too soon to be killed");
+        place.start(WITH_OUTPUT, LIMIT, 0).finish();
+        output_is_exact(&server);
+        // Another job that is to write to the same place is refused, and changes nothing.
+        let elsewhere = with_output(&server);
+        let mut other = elsewhere.start("--checkpoints memory:", 10, 0);
+        assert!(!other.0.wait().unwrap().success());
+        elsewhere.wait_until_said("belongs to the sink `lines` of the job `numbers`");
+        output_is_exact(&server);
+        // Started over, it takes back what it wrote.
+        place.start(&format!("{WITH_OUTPUT} --fresh"), LIMIT, 0).finish();
+        output_is_exact(&server);
+    }
+}
+
+#[test]
+fn output_outlives_its_server() {
+    let mut server = S3::seaweed();
+    let place = with_output(&server);
+    // Checkpoints elsewhere: only the sinks are in trouble.
+    let checkpoints = "--checkpoints here --checkpoint-interval 50ms";
+    let job = place.start(checkpoints, LIMIT, RATE / 2);
+    place.wait("status here", |status| committed(status) >= 2);
+    server.kill();
+    place.wait_until_said(
+        "sink `lines` on worker 0: can't write s3://bucket/out/lines/.highwater/staged/",
+    );
+    server.restart();
+    place.wait_until_said("sink `lines` on worker 0: well again");
+    job.finish();
+    output_is_exact(&server);
+    let list = place.highwater("checkpoint list here --json").json();
+    assert_eq!(list["attempts"].as_array().unwrap().len(), 1, "{list}");
+}
+
+#[test]
+fn of_two_jobs_one_has_the_place() {
+    for server in [S3::moto, S3::seaweed] {
+        let server = server();
+        let places = [0, 1].map(|_| with_output(&server));
+        let jobs = places.each_ref().map(|place| place.start("--checkpoints here", LIMIT, 0));
+        let succeeded = jobs.map(|mut job| job.0.wait().unwrap().success());
+        // Each may have the place of some sink; then neither runs.
+        assert!(!(succeeded[0] && succeeded[1]), "{succeeded:?}");
+        if succeeded[0] || succeeded[1] {
+            output_is_exact(&server);
+        } else {
+            assert_eq!(published(&server), [[0; 0]; 3]);
+        }
+    }
 }

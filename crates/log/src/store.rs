@@ -10,6 +10,7 @@ mod location;
 mod read_only;
 mod remote;
 
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -150,9 +151,49 @@ impl Store {
     /// [`AlreadyExists`](object_store::Error::AlreadyExists) if the name is taken; and whatever the store says.
     pub async fn put_new(&self, path: &Path, content: PutPayload) -> object_store::Result<()> {
         if self.is_remote() && content.content_length() > remote::LARGE_BYTES {
-            return remote::put_in_parts(&*self.objects, path, content).await;
+            return remote::put_in_parts(&*self.objects, path, content.into_iter().map(Ok)).await;
         }
         self.objects.put_opts(path, content, PutMode::Create.into()).await.map(drop)
+    }
+
+    /// The same, with `bytes` of content that is read, perhaps from a disk, as it is needed: of a large object only some parts are in memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`put_new`](Self::put_new), and if the content can't be read.
+    pub async fn put_new_from(
+        &self,
+        path: &Path,
+        bytes: u64,
+        content: impl Iterator<Item = io::Result<Bytes>> + Send,
+    ) -> object_store::Result<()> {
+        if self.is_remote() && bytes > remote::LARGE_BYTES as u64 {
+            return remote::put_in_parts(&*self.objects, path, content).await;
+        }
+        let content = content.collect::<io::Result<PutPayload>>().map_err(unreadable)?;
+        self.put_new(path, content).await
+    }
+
+    /// Gives an object a second name that is free, within the store and in one step.
+    ///
+    /// Not every server heeds the condition that it be free. So it is looked at before; and of two who see it free at the
+    /// same time, the second may overwrite what the first made. Names must be such that this is the same.
+    ///
+    /// # Errors
+    ///
+    /// [`AlreadyExists`](object_store::Error::AlreadyExists) if the name is taken, [`NotFound`](object_store::Error::NotFound) if
+    /// there is nothing to copy; and whatever the store says.
+    pub async fn copy_new(&self, from: &Path, to: &Path) -> object_store::Result<()> {
+        match self.objects.head(to).await {
+            Err(object_store::Error::NotFound { .. }) => {
+                self.objects.copy_if_not_exists(from, to).await
+            }
+            Err(error) => Err(error),
+            Ok(_) => {
+                let (path, source) = (to.to_string(), "it is there already".into());
+                Err(object_store::Error::AlreadyExists { path, source })
+            }
+        }
     }
 
     /// The content of an object; none if it isn't there. A large one comes from a server in several parts.
@@ -221,6 +262,11 @@ impl Store {
             Place::Somewhere => path.to_string(),
         }
     }
+}
+
+/// What was to be written couldn't be read.
+fn unreadable(error: io::Error) -> object_store::Error {
+    object_store::Error::Generic { store: "content", source: error.into() }
 }
 
 #[cfg(test)]

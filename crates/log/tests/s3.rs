@@ -12,6 +12,7 @@ use futures::future::join_all;
 use highwater_env::{Env, RealEnv};
 use highwater_log::{AppendError, Base, Log, LogError, ObjectRef, PutPayload, Store, names};
 use highwater_test_servers::S3;
+use object_store::Error;
 use object_store::path::Path;
 
 /// Starts so many attempts at once, and again.
@@ -51,6 +52,7 @@ fn all_but_restarts(server: &S3) {
     one_starter_wins(server);
     a_history_is_kept(server);
     large_objects_are_whole(server);
+    names_are_given_once(server);
 }
 
 /// Attempts that start at once get numbers of their own, and only the last of them goes on.
@@ -135,6 +137,38 @@ fn large_objects_are_whole(server: &S3) {
             let longer = PutPayload::from(vec![1; object.bytes as usize + 1]);
             let error = log.put_object(&name, longer).await.unwrap_err();
             assert!(matches!(error, LogError::Conflict { .. }), "{error}");
+        }
+    });
+}
+
+/// A copy of an object, small or large, takes only a name that is free, and needs an object.
+fn names_are_given_once(server: &S3) {
+    let store = store(server, "copies");
+    run(async move {
+        for (round, bytes) in [5, 40 << 20].into_iter().enumerate() {
+            let path = |name: &str| Path::from(format!("{round}/{name}"));
+            let content =
+                Bytes::from((0..bytes).map(|at: u64| ((at * 7) >> 3) as u8).collect::<Vec<_>>());
+            let pieces = || {
+                let begins = (0..bytes).step_by(3 << 20);
+                let piece = |at| content.slice(at as usize..bytes.min(at + (3 << 20)) as usize);
+                begins.map(piece).map(Ok).collect::<Vec<_>>().into_iter()
+            };
+            store.put_new_from(&path("a"), bytes, pieces()).await.unwrap();
+            let again = store.put_new_from(&path("a"), bytes, pieces()).await;
+            assert!(matches!(again, Err(Error::AlreadyExists { .. })), "{again:?}");
+            store.copy_new(&path("a"), &path("b")).await.unwrap();
+            assert_eq!(store.get_whole(&path("b")).await.unwrap().unwrap(), content);
+            store.put_new(&path("c"), "c".into()).await.unwrap();
+            let taken = store.copy_new(&path("c"), &path("b")).await;
+            assert!(matches!(taken, Err(Error::AlreadyExists { .. })), "{taken:?}");
+            let missing = store.copy_new(&path("d"), &path("e")).await;
+            assert!(matches!(missing, Err(Error::NotFound { .. })), "{missing:?}");
+            assert_eq!(store.get_whole(&path("b")).await.unwrap().unwrap(), content);
+            let broken = [Ok(content.clone()), Err(std::io::Error::other("unreadable"))];
+            let broken = store.put_new_from(&path("f"), bytes, broken.into_iter()).await;
+            assert!(broken.unwrap_err().to_string().contains("unreadable"));
+            assert_eq!(store.get_whole(&path("f")).await.unwrap(), None);
         }
     });
 }

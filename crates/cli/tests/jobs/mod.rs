@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use highwater::connectors::{Files, Generator};
 use highwater::{Options, Runner};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -19,8 +20,18 @@ const OPTIONS: &str = "HIGHWATER_TEST_OPTIONS";
 const LIMIT: &str = "HIGHWATER_TEST_LIMIT";
 const RATE: &str = "HIGHWATER_TEST_RATE";
 
+/// Where it writes the numbers, if not to the folder `out/numbers`: as lines of text to `.../lines`, and as rows, in partitions and each
+/// file the output of several checkpoints, to `.../table` and `.../columns`.
+pub const OUT: &str = "HIGHWATER_TEST_OUT";
+
 /// A test that waits longer than this has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Row {
+    third: u64,
+    number: u64,
+}
 
 /// Runs the job `numbers`: how many numbers of each class there are, and the numbers themselves. For a test that is one only in
 /// order to be called by others.
@@ -45,7 +56,19 @@ pub fn run() {
         let numbers = graph.read::<u64>("numbers", numbers);
         let classes = numbers.clone().key_by(|number| number % 100).count().uid("count");
         classes.map(|(class, _)| class).write("classes", Files::text("out/classes"));
-        numbers.write("numbers-out", Files::text("out/numbers"));
+        let Ok(out) = std::env::var(OUT) else {
+            numbers.write("numbers-out", Files::text("out/numbers"));
+            return;
+        };
+        numbers.clone().write("lines", Files::text(format!("{out}/lines")));
+        let rows = numbers.map(|number| Row { third: number % 3, number });
+        // Such names are trouble wherever they can be.
+        let partition = |row: &Row| [format!("{}/ü +%", row.third)];
+        let age = Duration::from_millis(150);
+        let table = Files::csv(format!("{out}/table")).without_header().roll_age(age);
+        rows.clone().write("table", table.partition_by(["third"], partition));
+        let columns = Files::parquet(format!("{out}/columns")).roll_age(age);
+        rows.write("columns", columns.partition_by(["third"], partition));
     });
     outcome.unwrap();
 }

@@ -3,6 +3,7 @@
 //! Everything about such a store but its name comes from the variables of the environment that its own tools read. The client
 //! never sends a request a second time: to try again is the log's business, which must know that it did.
 
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload, WriteMultipart};
+use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
 
 /// Objects larger than this go in parts: a request must come to its end within the client's timeout, also over a slow line.
 pub(super) const LARGE_BYTES: usize = 16 << 20;
@@ -48,8 +49,10 @@ fn open_s3(
     variables: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Arc<dyn ObjectStore>, String> {
     use object_store::RetryConfig;
-    use object_store::aws::AmazonS3Builder;
-    let mut builder = AmazonS3Builder::new();
+    use object_store::aws::{AmazonS3Builder, S3CopyIfNotExists};
+    // Amazon's own condition. Whoever ignores it overwrites, which nothing hangs on: see `Store::copy_new`.
+    let condition = S3CopyIfNotExists::Header("If-None-Match".to_owned(), "*".to_owned());
+    let mut builder = AmazonS3Builder::new().with_copy_if_not_exists(condition);
     for (name, value) in variables.into_iter().filter(|(name, _)| name.starts_with("AWS_")) {
         if let Ok(key) = name.to_ascii_lowercase().parse() {
             builder = builder.with_config(key, value);
@@ -73,7 +76,7 @@ fn open_s3(
 pub(super) async fn put_in_parts(
     objects: &dyn ObjectStore,
     path: &Path,
-    content: PutPayload,
+    content: impl Iterator<Item = io::Result<Bytes>> + Send,
 ) -> object_store::Result<()> {
     match objects.head(path).await {
         Err(object_store::Error::NotFound { .. }) => {}
@@ -86,8 +89,14 @@ pub(super) async fn put_in_parts(
     let upload = objects.put_multipart(path).await?;
     let mut upload = WriteMultipart::new_with_chunk_size(upload, PART_BYTES);
     for piece in content {
+        let mut rest = match piece {
+            Ok(piece) => piece,
+            Err(error) => {
+                upload.abort().await.ok();
+                return Err(super::unreadable(error));
+            }
+        };
         // A piece may be much larger than a part, and must not be sent all at once.
-        let mut rest = piece;
         while !rest.is_empty() {
             if let Err(error) = upload.wait_for_capacity(PARTS_AT_ONCE).await {
                 upload.abort().await.ok();

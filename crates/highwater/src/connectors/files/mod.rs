@@ -10,10 +10,11 @@
 mod blocks;
 mod content;
 mod discover;
-mod folder;
+mod layout;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod partition;
+mod place;
 mod publisher;
 mod source;
 mod staging;
@@ -45,7 +46,8 @@ use writer::FileSink;
 ///
 /// To read, name a file, a pattern (`data/*.csv`) or a folder; files that end in `.gz` or `.zst` are
 /// uncompressed. To write, name a folder: it fills
-/// with `part-...` files, which appear whole, with the checkpoint that covers them, and never change.
+/// with `part-...` files, which appear whole, with the checkpoint that covers them, and never change. It may be in a bucket:
+/// `s3://bucket/prefix`, with the feature `s3` and the settings that checkpoints there take (variables `AWS_...`).
 ///
 /// ```
 /// use highwater::connectors::Files;
@@ -53,7 +55,8 @@ use writer::FileSink;
 /// let flights = Files::csv("data/flights.csv.gz");
 /// let measurements = Files::csv("data/*.txt").delimiter(b';').without_header();
 /// let worst = Files::ndjson("out/worst");
-/// # let _ = (flights, measurements, worst);
+/// let all = Files::csv("s3://bucket/out/all");
+/// # let _ = (flights, measurements, worst, all);
 /// ```
 #[derive(Clone, Debug)]
 pub struct Files<F = Csv> {

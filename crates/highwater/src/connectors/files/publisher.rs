@@ -11,37 +11,31 @@
 //! - 4\. Every step may be repeated: a part's name and content follow from the items; a part that exists is done; staged
 //!   files go only after their part is durable.
 //! - What becomes visible is what was written: a staged file is held against the checksum in its item first.
-//! - A part is never overwritten: it gets its name by a hard link, which fails where something is.
+//! - A part is never overwritten: where something has its name, that is the same, or publishing fails.
 //! - Staged files of earlier attempts are removed as leftovers only after something of this attempt was published: checkpoints are
 //!   published in order, so that nothing of an earlier attempt is waited for any more.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use highwater_env::{BoxFuture, Env};
 use highwater_log::StagedItem;
 use highwater_runtime::BoxError;
-use highwater_runtime::connector::{Lasting, Publisher, PublisherContext, on_thread};
-use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
+use highwater_runtime::connector::{Away, Lasting, Publisher, PublisherContext, on_thread};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::discover::cannot;
-use super::folder::{Folder, Owner, Staged, link, remove, sync_folder};
+use super::layout::{Owner, Staged, joined_name, staged_name};
 use super::partition;
+use super::place::{self, OTHER_CONTENT, Place};
 use crate::connectors::records::format::FileFormat;
-
-/// So much of a file is read at once.
-const BUFFER: usize = 256 << 10;
 
 /// So many staged files wait for others at the most. Every entry of the log lists them: without a bound the log would grow with the square of
 /// the time that they wait.
 const HELD_MAX: usize = 256;
-
-/// What is wrong with a file whose checksum is another than the entry's.
-const OTHER_CONTENT: &str = "doesn't have the content that was written";
 
 /// When the sink begins a new file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +54,7 @@ impl Default for Roll {
 
 /// Publishes what the writers of a file sink have staged.
 pub(crate) struct FilePublisher<F> {
-    folder: Folder,
+    place: Arc<dyn Place>,
     format: F,
     roll: Roll,
     me: Owner,
@@ -72,34 +66,49 @@ pub(crate) struct FilePublisher<F> {
 }
 
 impl<F: FileFormat> FilePublisher<F> {
-    pub(crate) fn new(path: &Path, format: F, roll: Roll, context: PublisherContext) -> Self {
+    pub(crate) fn new(
+        path: &Path,
+        format: F,
+        roll: Roll,
+        context: PublisherContext,
+    ) -> Result<Self, BoxError> {
         let PublisherContext {
             uid, job, job_id, attempt, starts_over, covered, begun, env, ..
         } = context;
-        let (folder, me) = (Folder::new(path), Owner::new(&job, &job_id, &uid));
-        FilePublisher { folder, format, roll, me, attempt, starts_over, covered, begun, env }
+        let (place, me) = (place::open(path, &env)?, Owner::new(&job, &job_id, &uid));
+        Ok(FilePublisher { place, format, roll, me, attempt, starts_over, covered, begun, env })
     }
 }
 
 impl<F: FileFormat> Publisher for FilePublisher<F> {
     fn prepare(&self) -> BoxFuture<Result<(), BoxError>> {
-        let (folder, me) = (self.folder.clone(), self.me.clone());
+        let (place, me, env) = (self.place.clone(), self.me.clone(), self.env.clone());
         let (starts_over, covered, attempt) = (self.starts_over, self.covered, self.attempt);
         let begun = self.begun;
-        let work = move || {
+        let prepare = move || {
             if begun {
-                folder.check_there()?;
+                place.check_there()?;
             }
-            folder.claim(&me)?;
+            place.claim(&me)?;
             if let Some(covered) = covered {
-                folder.check_covered(attempt, covered)?;
+                place.check_covered(attempt, covered)?;
             }
-            if starts_over {
-                folder.clear(attempt).map_err(|error| cannot("clear", &folder.path, &error))?;
-            }
-            Ok(())
+            if starts_over { place.clear(attempt) } else { Ok(()) }
         };
-        let done = on_thread(self.env.as_ref(), "claim-folder", work);
+        let mut delays = self.place.retry().delays(env.as_ref());
+        let work = {
+            let env = env.clone();
+            move || loop {
+                match prepare() {
+                    Err(error) if error.is::<Away>() => match delays.next() {
+                        Some(delay) => env.block_on(env.sleep(delay)),
+                        None => return Err(error),
+                    },
+                    done => return done,
+                }
+            }
+        };
+        let done = on_thread(env.as_ref(), "claim-folder", work);
         Box::pin(async move { done.await? })
     }
 
@@ -108,15 +117,15 @@ impl<F: FileFormat> Publisher for FilePublisher<F> {
     }
 
     fn publish(&self, _: u64, items: Vec<StagedItem>) -> BoxFuture<Result<(), BoxError>> {
-        let (folder, format, attempt) = (self.folder.clone(), self.format.clone(), self.attempt);
-        let work = move || {
-            folder.check_there()?;
-            let published = publish(&folder, &format, attempt, &items);
-            // What is missing because the folder is isn't lost.
-            published.map_err(|error| folder.check_there().err().unwrap_or(error))
-        };
-        let done = on_thread(self.env.as_ref(), "publish-files", work);
-        Box::pin(async move { done.await? })
+        let (place, format, env) = (self.place.clone(), self.format.clone(), self.env.clone());
+        let attempt = self.attempt;
+        Box::pin(async move {
+            let published = publish(&place, &format, attempt, items, env.as_ref()).await;
+            let Err(error) = published else { return Ok(()) };
+            // What is missing because the place is isn't lost.
+            let there = on_thread(env.as_ref(), "look-for-folder", move || place.check_there());
+            Err(there.await?.err().unwrap_or(error))
+        })
     }
 }
 
@@ -192,170 +201,168 @@ fn plan_partition(
     }
 }
 
+/// A part that is to be made, and the items that it is made of.
+#[derive(Clone)]
+struct Part {
+    name: String,
+    items: Vec<StagedItem>,
+}
+
 /// Makes the parts that `items` are planned as.
-fn publish(
-    folder: &Folder,
+pub(super) async fn publish(
+    place: &Arc<dyn Place>,
     format: &impl FileFormat,
     attempt: u64,
-    items: &[StagedItem],
+    items: Vec<StagedItem>,
+    env: &dyn Env,
 ) -> Result<(), BoxError> {
-    let mut parts: BTreeMap<&str, Vec<&StagedItem>> = BTreeMap::new();
+    let ours = |item| Staged::of(item).is_some_and(|staged| staged.attempt == attempt);
+    let sweep = items.iter().any(ours);
+    let mut parts: BTreeMap<String, Vec<StagedItem>> = BTreeMap::new();
     for item in items {
         // Without a part nothing is to be published, and the runtime asks for nothing.
-        if let Some(part) = &item.part {
+        if let Some(part) = item.part.clone() {
             parts.entry(part).or_default().push(item);
         }
     }
-    let mut partitions = BTreeSet::new();
-    for (part, items) in parts {
-        let target = folder.path.join(part);
-        let (partition, _) = partition::split(part);
-        if partitions.insert(partition) {
-            let path = folder.path.join(partition);
-            fs::create_dir_all(&path).map_err(|error| cannot("create", &path, &error))?;
-        }
-        if let [item] = items[..] {
-            publish_one(&folder.staged_file(item), item, &target)?;
-        } else {
-            publish_joined(folder, format, attempt, &items, &target)?;
-        }
-    }
-    sync_partitions(folder, &partitions)?;
+    let parts: Vec<Part> = parts.into_iter().map(|(name, items)| Part { name, items }).collect();
+    let (at, all) = (place.clone(), parts.clone());
+    let made = on_thread(env, "publish-files", move || {
+        at.check_there()?;
+        at.make_folders(&partitions(&all))
+    });
+    made.await??;
+    let format = format.clone();
+    for_each(place, &parts, env, move |place, part| publish_part(place, &format, attempt, part))
+        .await?;
+    let (at, all) = (place.clone(), parts.clone());
+    on_thread(env, "publish-files", move || at.make_durable(&partitions(&all))).await??;
     // Only now: what follows can't be repeated.
-    for item in items.iter().filter(|item| item.part.is_some()) {
-        let staged = folder.staged_file(item);
-        remove(&staged).map_err(|error| cannot("remove", &staged, &error))?;
+    for_each(place, &parts, env, move |place, part| remove_staged(place, attempt, part)).await?;
+    let at = place.clone();
+    let clear = move || if sweep { at.clear_staged(attempt) } else { Ok(()) };
+    on_thread(env, "publish-files", clear).await?
+}
+
+fn partitions(parts: &[Part]) -> BTreeSet<&str> {
+    parts.iter().map(|part| partition::split(&part.name).0).collect()
+}
+
+/// Does something with each part, with as many at once as the place bears.
+async fn for_each(
+    place: &Arc<dyn Place>,
+    parts: &[Part],
+    env: &dyn Env,
+    work: impl Fn(&dyn Place, &Part) -> Result<(), BoxError> + Clone + Send + 'static,
+) -> Result<(), BoxError> {
+    let share = parts.len().div_ceil(place.parts_at_once()).max(1);
+    let mut threads = Vec::new();
+    for share in parts.chunks(share) {
+        let (place, share, work) = (place.clone(), share.to_vec(), work.clone());
+        threads.push(on_thread(env, "publish-files", move || {
+            share.iter().try_for_each(|part| work(&*place, part))
+        }));
     }
-    let joined = folder.joined(attempt);
-    remove(&joined).map_err(|error| cannot("remove", &joined, &error))?;
-    let ours = |item| Staged::of(item).is_some_and(|staged| staged.attempt == attempt);
-    if items.iter().any(ours) {
-        let cleared = folder.clear_before(attempt);
-        cleared.map_err(|error| cannot("clear", &folder.staged(), &error))?;
+    for thread in threads {
+        thread.await??;
     }
     Ok(())
 }
 
-/// Makes the names of parts durable, and those of the folders that they are in.
-fn sync_partitions(folder: &Folder, partitions: &BTreeSet<&str>) -> Result<(), BoxError> {
-    let mut folders = BTreeSet::from([folder.path.as_path()]);
-    let partitions: Vec<PathBuf> = partitions.iter().map(|name| folder.path.join(name)).collect();
-    for partition in &partitions {
-        folders.extend(partition.ancestors().take_while(|above| *above != folder.path));
+fn publish_part(
+    place: &dyn Place,
+    format: &impl FileFormat,
+    attempt: u64,
+    part: &Part,
+) -> Result<(), BoxError> {
+    match &part.items[..] {
+        [item] => publish_one(place, item, &part.name),
+        items => publish_joined(place, format, attempt, items, &part.name),
     }
-    for path in folders {
-        sync_folder(path).map_err(|error| cannot("sync", path, &error))?;
+}
+
+fn remove_staged(place: &dyn Place, attempt: u64, part: &Part) -> Result<(), BoxError> {
+    let joined = (part.items.len() > 1).then(|| joined_name(attempt, &part.name));
+    for name in part.items.iter().map(staged_name).chain(joined) {
+        place.remove(&name).map_err(|error| cannot("remove", &place.shown(&name), &error))?;
     }
     Ok(())
 }
 
 /// A part of one staged file.
-fn publish_one(staged: &Path, item: &StagedItem, target: &Path) -> Result<(), BoxError> {
-    match difference(staged, item) {
+fn publish_one(place: &dyn Place, item: &StagedItem, part: &str) -> Result<(), BoxError> {
+    let staged = staged_name(item);
+    let shown = place.shown(&staged);
+    match place.difference(&staged, item) {
         Ok(None) => {}
-        Ok(Some(what)) => return Err(damaged(staged, &what)),
+        Ok(Some(what)) => return Err(damaged(&shown, &what)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return if target.exists() { Ok(()) } else { Err(lost(staged, target)) };
+            return if exists(place, part)? { Ok(()) } else { Err(lost(&shown, place, part)) };
         }
-        Err(error) => return Err(cannot("read", staged, &error)),
+        Err(error) => return Err(cannot("read", &shown, &error)),
     }
-    match link(staged, target) {
+    link(place, &staged, part, || place.difference(part, item).map(|found| found.is_none()))
+}
+
+/// Gives what is staged the name of a part. Something of that name that is the same will do.
+fn link(
+    place: &dyn Place,
+    staged: &str,
+    part: &str,
+    is_same: impl FnOnce() -> io::Result<bool>,
+) -> Result<(), BoxError> {
+    let target = place.shown(part);
+    match place.link(staged, part) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            match difference(target, item).map_err(|error| cannot("read", target, &error))? {
-                None => Ok(()),
-                Some(_) => Err(taken(target)),
+            match is_same().map_err(|error| cannot("read", &target, &error))? {
+                true => Ok(()),
+                false => Err(taken(&target)),
             }
         }
-        linked => linked.map_err(|error| cannot("create", target, &error)),
+        linked => linked.map_err(|error| cannot("create", &target, &error)),
     }
 }
 
-/// How a file differs from what was written as `item`; none if it doesn't.
-fn difference(path: &Path, item: &StagedItem) -> io::Result<Option<String>> {
-    let mut file = File::open(path)?;
-    let length = file.metadata()?.len();
-    if length != item.bytes {
-        return Ok(Some(format!("has {length} bytes instead of {}", item.bytes)));
-    }
-    let (mut checksum, mut buffer) = (Xxh3Default::new(), vec![0; BUFFER]);
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            read => checksum.update(&buffer[..read]),
-        }
-    }
-    let same = format!("{:016x}", checksum.digest()) == item.checksum;
-    Ok((!same).then(|| OTHER_CONTENT.to_owned()))
+fn exists(place: &dyn Place, name: &str) -> Result<bool, BoxError> {
+    place.exists(name).map_err(|error| cannot("read", &place.shown(name), &error))
 }
 
 /// A part of several staged files, the header once.
 fn publish_joined(
-    folder: &Folder,
+    place: &dyn Place,
     format: &impl FileFormat,
     attempt: u64,
-    items: &[&StagedItem],
-    target: &Path,
+    items: &[StagedItem],
+    part: &str,
 ) -> Result<(), BoxError> {
-    if target.exists() && !items.iter().all(|item| folder.staged_file(item).exists()) {
-        // Staged files are removed only when all that they are part of is published.
-        return Ok(());
-    }
-    let joined = folder.joined(attempt);
-    let cannot_write = |error| cannot("write", &joined, &error);
-    // What is there may be a published part by another name.
-    remove(&joined).map_err(cannot_write)?;
-    let mut file = File::create_new(&joined).map_err(cannot_write)?;
-    let content = |item: &&StagedItem| {
-        let staged = folder.staged_file(item);
-        let content = fs::read(&staged).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => lost(&staged, target),
-            _ => cannot("read", &staged, &error),
-        })?;
-        let is_whole = format!("{:016x}", xxh3_64(&content)) == item.checksum;
-        if is_whole { Ok(content) } else { Err(damaged(&staged, OTHER_CONTENT)) }
-    };
-    format.join(&mut items.iter().map(content), &mut file).map_err(|error| {
-        match error.downcast::<io::Error>() {
-            Ok(error) => cannot_write(*error),
-            Err(error) => error,
-        }
-    })?;
-    file.sync_all().map_err(cannot_write)?;
-    match link(&joined, target) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let same = same_content(&joined, target);
-            match same.map_err(|error| cannot("read", target, &error))? {
-                true => Ok(()),
-                false => Err(taken(target)),
+    if exists(place, part)? {
+        for item in items {
+            // Staged files are removed only when all that they are part of is published.
+            if !exists(place, &staged_name(item))? {
+                return Ok(());
             }
         }
-        linked => linked.map_err(|error| cannot("create", target, &error)),
     }
+    let content = |item: &StagedItem| {
+        let staged = staged_name(item);
+        let shown = place.shown(&staged);
+        let content = place.read(&staged).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => lost(&shown, place, part),
+            _ => cannot("read", &shown, &error),
+        })?;
+        let is_whole = format!("{:016x}", xxh3_64(&content)) == item.checksum;
+        if is_whole { Ok(content) } else { Err(damaged(&shown, OTHER_CONTENT)) }
+    };
+    let joined = joined_name(attempt, part);
+    place.write(&joined, &mut |file| format.join(&mut items.iter().map(content), file))?;
+    link(place, &joined, part, || place.same(&joined, part))
 }
 
-fn same_content(one: &Path, other: &Path) -> io::Result<bool> {
-    let (mut one, mut other) = (File::open(one)?, File::open(other)?);
-    if one.metadata()?.len() != other.metadata()?.len() {
-        return Ok(false);
-    }
-    let (mut ours, mut theirs) = (vec![0; BUFFER], vec![0; BUFFER]);
-    loop {
-        let read = one.read(&mut ours)?;
-        if read == 0 {
-            return Ok(true);
-        }
-        other.read_exact(&mut theirs[..read])?;
-        if ours[..read] != theirs[..read] {
-            return Ok(false);
-        }
-    }
-}
-
-fn lost(staged: &Path, target: &Path) -> BoxError {
+fn lost(staged: &Path, place: &dyn Place, part: &str) -> BoxError {
     Lasting(format!(
         "neither {} nor {} is there: somebody removed committed output; put one of them back, or start over with --fresh",
         staged.display(),
-        target.display()
+        place.shown(part).display()
     ))
     .into()
 }

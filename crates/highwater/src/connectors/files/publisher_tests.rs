@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::PathBuf;
 
 use highwater_log::StagedItem;
@@ -6,6 +7,7 @@ use highwater_runtime::Batch;
 use highwater_runtime::connector::{Away, Sink, Writer};
 
 use super::super::Files;
+use super::super::place::{Folder, Place as _};
 use super::*;
 use crate::connectors::Csv;
 use crate::connectors::IntoSink;
@@ -362,7 +364,7 @@ fn a_part_of_several_items_has_one_header_and_survives_crashes() {
     let joined = parts([(part, "carrier,delay\nAA,1\nBB,2\nCC,3\n")]);
 
     // A crash while it was put together, then one between link and removal, then one in the middle of removal.
-    std::fs::write(bench.folder().joined(1), "carr").unwrap();
+    std::fs::write(bench.files.path.join(joined_name(1, part)), "carr").unwrap();
     let keep = |item: &StagedItem| {
         let path = bench.folder().staged().join(&item.name);
         (path.clone(), std::fs::read(path).unwrap())
@@ -375,7 +377,7 @@ fn a_part_of_several_items_has_one_header_and_survives_crashes() {
         bench.publish(1, &items).unwrap();
         assert_eq!(bench.parts(), joined);
         assert_eq!(bench.staged(), [""; 0]);
-        assert!(!bench.folder().joined(1).exists());
+        assert!(!bench.files.path.join(joined_name(1, part)).exists());
     }
 
     // Whoever goes on from the checkpoint before the last doubles it.

@@ -1,18 +1,22 @@
 //! The writing thread of a file sink on one worker: encodes rows, and writes staged files.
 //!
+//! Where those are until their interval is over, and how they are staged then, is for a [`Stage`] to know: [`folder`] for a folder, [`bucket`]
+//! for a bucket.
+//!
 //! # Invariants
 //!
-//! - 3\. What is staged is in a hidden folder; only the publisher makes it visible.
+//! - 3\. What is staged is hidden; only the publisher makes it visible.
 //! - However many partitions there are, the number of open files is bounded, and so is what is in memory.
 //! - An item is given only when its file and its name are durable.
 
+mod bucket;
+mod folder;
+
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::fmt::Display;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use highwater_env::Env;
@@ -21,13 +25,11 @@ use highwater_runtime::connector::{Waker, WriterContext};
 use highwater_runtime::{BoxError, Data};
 use xxhash_rust::xxh3::Xxh3Default;
 
-use super::discover::cannot;
-use super::folder::{Staged, sync_folder};
+use super::layout::Staged;
 use super::partition;
+use super::place::{self, Bucket, Folder};
 use crate::connectors::records::format::{Encoder, WriteFormat};
-
-/// So many files of partitions are open at once on a worker.
-const OPEN_MAX: usize = 64;
+use std::path::Path;
 
 /// Encoders of all files together may hold so many bytes.
 const PENDING_MAX: usize = 64 << 20;
@@ -64,68 +66,102 @@ pub(super) struct Line<C> {
     pub(super) queued: Arc<AtomicUsize>,
 }
 
-/// Starts the thread, which writes to the folder `staged`.
+/// Where the files of one worker are until they are published.
+trait Stage: Send + 'static {
+    /// A file that is being written.
+    type File: Send;
+
+    /// Begins a file; `number` is its own in the present interval.
+    fn begin(&mut self, number: u64) -> Self::File;
+
+    /// Appends to a file, and tries until that works.
+    fn append(&mut self, file: &mut Self::File, bytes: &[u8]) -> Result<(), Stop>;
+
+    /// Nothing is appended to a file any more.
+    fn close(&mut self, file: &mut Self::File) -> Result<(), Stop>;
+
+    /// Stages whole files by the names of their items, durably, and then answers; perhaps later.
+    fn stage(&mut self, files: Vec<(StagedItem, Self::File)>, answer: Answer);
+}
+
+/// Starts the thread, which writes to the place at `path`.
 pub(super) fn start<T: Data, F: WriteFormat<T>>(
     format: F,
-    staged: PathBuf,
+    path: &Path,
     roll_bytes: u64,
     context: WriterContext,
-) -> Line<F::Chunk> {
+) -> Result<Line<F::Chunk>, BoxError> {
     let WriterContext { worker, attempt, env, waker, health, .. } = context;
     let (messages, inbox) = channel();
     let (outbox, answers) = channel();
     let queued = Arc::new(AtomicUsize::new(0));
-    let thread = Thread::<T, F> {
-        format,
-        staged,
-        attempt,
-        worker: worker as u64,
-        roll_bytes,
-        env: env.clone(),
-        health,
-        inbox,
-        queued: queued.clone(),
-        waker,
-        header: Vec::new(),
-        files: BTreeMap::new(),
-        used: 0,
-        closed: Vec::new(),
-        number: 0,
+    let answer = Answer { outbox, waker };
+    let tries = Tries { env: env.clone(), health, queued: Arc::downgrade(&queued) };
+    let thread = Inbox { attempt, worker: worker as u64, roll_bytes, inbox, answer, tries };
+    let work: Box<dyn FnOnce() + Send> = match place::location(path) {
+        Some(location) => {
+            let stage = bucket::Stage::new(Bucket::open(location, &env)?, thread.tries.clone());
+            let thread = Thread::<T, F, _>::new(format, stage, thread);
+            Box::new(move || thread.run())
+        }
+        None => {
+            let staged = Folder::new(path).staged();
+            let (worker, tries) = (thread.worker, thread.tries.clone());
+            let stage = folder::Stage::new(staged, attempt, worker, tries);
+            let thread = Thread::<T, F, _>::new(format, stage, thread);
+            Box::new(move || thread.run())
+        }
     };
-    env.spawn_thread("write-files", Box::new(move || thread.run(&outbox)));
-    Line { messages, answers, queued }
+    env.spawn_thread("write-files", work);
+    Ok(Line { messages, answers, queued })
 }
 
-/// The writing thread.
-struct Thread<T, F: WriteFormat<T>> {
-    format: F,
-    staged: PathBuf,
+/// How the writer is answered.
+#[derive(Clone)]
+struct Answer {
+    outbox: Sender<Result<Vec<StagedItem>, BoxError>>,
+    waker: Waker,
+}
+
+impl Answer {
+    /// Gives the items of a cut, or says why there won't be any.
+    fn give(&self, staged: Result<Vec<StagedItem>, Stop>) {
+        match staged {
+            Ok(items) => self.outbox.send(Ok(items)).ok(),
+            Err(Stop::Failed(error)) => self.outbox.send(Err(error)).ok(),
+            Err(Stop::Gone) => return,
+        };
+        self.waker.wake();
+    }
+}
+
+/// What the thread is given, whatever it writes and wherever.
+struct Inbox<C> {
     attempt: u64,
     worker: u64,
     roll_bytes: u64,
-    env: Arc<dyn Env>,
-    health: Arc<Health>,
-    inbox: Receiver<Message<F::Chunk>>,
-    queued: Arc<AtomicUsize>,
-    waker: Waker,
+    inbox: Receiver<Message<C>>,
+    answer: Answer,
+    tries: Tries,
+}
+
+/// The writing thread.
+struct Thread<T, F: WriteFormat<T>, S: Stage> {
+    format: F,
+    stage: S,
+    with: Inbox<F::Chunk>,
     header: Vec<u8>,
-    /// By partition: files that are being written. At most [`OPEN_MAX`] of them are open.
-    files: BTreeMap<String, OpenFile<F::Encoder>>,
-    /// Counts what was written, to know which file was last written longest ago.
-    used: u64,
-    /// Whole files of the present interval.
-    closed: Vec<ClosedFile>,
+    /// By partition: files that are being written.
+    files: BTreeMap<String, OpenFile<F::Encoder, S::File>>,
+    /// Whole files of the present interval, and in which partition they are.
+    closed: Vec<(String, ClosedFile<S::File>)>,
     /// How many files were begun in the present interval.
     number: u64,
 }
 
-struct OpenFile<E> {
+struct OpenFile<E, S> {
     encoder: E,
-    path: PathBuf,
-    /// None: closed for now, since too many others were open.
-    file: Option<File>,
-    used: u64,
-    /// How much was surely written; what is behind it is cut off before it is written again.
+    file: S,
     length: u64,
     rows: u64,
     checksum: Xxh3Default,
@@ -133,10 +169,9 @@ struct OpenFile<E> {
     time_ms: u64,
 }
 
-struct ClosedFile {
+struct ClosedFile<S> {
     columns: Option<u32>,
-    partition: String,
-    path: PathBuf,
+    file: S,
     bytes: u64,
     rows: u64,
     checksum: String,
@@ -159,10 +194,15 @@ impl From<Gone> for Stop {
     }
 }
 
-impl<T, F: WriteFormat<T>> Thread<T, F> {
-    fn run(mut self, outbox: &Sender<Result<Vec<StagedItem>, BoxError>>) {
-        while let Ok(message) = self.inbox.recv() {
-            let answer = match message {
+impl<T: Data, F: WriteFormat<T>, S: Stage> Thread<T, F, S> {
+    fn new(format: F, stage: S, with: Inbox<F::Chunk>) -> Self {
+        let (header, files, closed) = (Vec::new(), BTreeMap::new(), Vec::new());
+        Thread { format, stage, with, header, files, closed, number: 0 }
+    }
+
+    fn run(mut self) {
+        while let Ok(message) = self.with.inbox.recv() {
+            let done = match message {
                 Message::Header(header) => {
                     self.header = header;
                     continue;
@@ -170,24 +210,15 @@ impl<T, F: WriteFormat<T>> Thread<T, F> {
                 Message::Rows(buffer) => {
                     let bytes = buffer.bytes;
                     let taken = self.take(buffer);
-                    self.queued.fetch_sub(bytes, Ordering::Relaxed);
-                    taken.map(|()| None)
+                    self.with.tries.taken(bytes);
+                    taken
                 }
-                Message::Cut { interval } => self.cut(interval).map(Some),
+                Message::Cut { interval } => self.cut(interval),
             };
-            let goes_on = match answer {
-                Ok(None) => true,
-                Ok(Some(items)) => outbox.send(Ok(items)).is_ok(),
-                Err(Stop::Gone) => false,
-                Err(Stop::Failed(error)) => {
-                    outbox.send(Err(error)).ok();
-                    false
-                }
-            };
-            self.waker.wake();
-            if !goes_on {
-                return;
+            if let Err(stop) = done {
+                return self.with.answer.give(Err(stop));
             }
+            self.with.answer.waker.wake();
         }
     }
 
@@ -197,19 +228,12 @@ impl<T, F: WriteFormat<T>> Thread<T, F> {
             Some(open) => open,
             None => self.begin(),
         };
-        if open.file.is_none() {
-            self.make_room();
-            self.open(&mut open)?;
-        }
         let mut bytes = Vec::new();
         open.encoder.encode(chunk, &mut bytes).map_err(Stop::Failed)?;
         self.append(&mut open, &bytes)?;
         open.rows += rows;
-        self.used += 1;
-        open.used = self.used;
-        if open.length + open.encoder.pending() as u64 >= self.roll_bytes {
-            let closed = self.close(partition, open)?;
-            self.closed.push(closed);
+        if open.length + open.encoder.pending() as u64 >= self.with.roll_bytes {
+            self.close(partition, open)?;
         } else {
             self.files.insert(partition, open);
         }
@@ -228,135 +252,94 @@ impl<T, F: WriteFormat<T>> Thread<T, F> {
         let Some(mut open) = self.files.remove(&partition) else { return Ok(()) };
         let mut bytes = Vec::new();
         open.encoder.flush(&mut bytes).map_err(Stop::Failed)?;
-        if open.file.is_none() {
-            self.make_room();
-            self.open(&mut open)?;
-        }
         self.append(&mut open, &bytes)?;
         self.files.insert(partition, open);
         Ok(())
     }
 
     /// A file that isn't there yet.
-    fn begin(&mut self) -> OpenFile<F::Encoder> {
+    fn begin(&mut self) -> OpenFile<F::Encoder, S::File> {
         let number = self.number;
         self.number += 1;
-        let path = self.staged.join(Staged::open_name(self.attempt, self.worker, number));
-        let (checksum, time_ms) = (Xxh3Default::new(), self.env.wall_clock_ms());
-        let encoder = self.format.encoder();
-        OpenFile {
-            encoder,
-            path,
-            file: None,
-            used: 0,
-            length: 0,
-            rows: 0,
-            checksum,
-            number,
-            time_ms,
-        }
+        let (checksum, time_ms) = (Xxh3Default::new(), self.with.tries.env.wall_clock_ms());
+        let (encoder, file) = (self.format.encoder(), self.stage.begin(number));
+        OpenFile { encoder, file, length: 0, rows: 0, checksum, number, time_ms }
     }
 
-    /// Closes the file that was last written longest ago, if as many are open as may be. What was written to it is synced with the
-    /// rest of it at the cut: a sync takes in what was written through other handles.
-    fn make_room(&mut self) {
-        let open = || self.files.values().filter(|file| file.file.is_some());
-        if open().count() < OPEN_MAX {
-            return;
-        }
-        let oldest = self.files.values_mut().filter(|file| file.file.is_some());
-        if let Some(oldest) = oldest.min_by_key(|file| file.used) {
-            oldest.file = None;
-        }
-    }
-
-    /// Opens a file, at its begin or to go on.
-    fn open(&self, open: &mut OpenFile<F::Encoder>) -> Result<(), Stop> {
-        let (path, length) = (&open.path, open.length);
-        let file = self.retried("open", path, || {
-            if length > 0 {
-                let mut file = OpenOptions::new().write(true).open(path)?;
-                file.seek(SeekFrom::Start(length))?;
-                return Ok(file);
+    /// Appends to a file, the header first.
+    fn append(
+        &mut self,
+        open: &mut OpenFile<F::Encoder, S::File>,
+        bytes: &[u8],
+    ) -> Result<(), Stop> {
+        let header: &[u8] = if open.length == 0 { &self.header } else { &[] };
+        for bytes in [header, bytes] {
+            if !bytes.is_empty() {
+                self.stage.append(&mut open.file, bytes)?;
+                open.length += bytes.len() as u64;
+                open.checksum.update(bytes);
             }
-            File::create(path)
-        })?;
-        open.file = Some(file);
-        if length == 0 { self.append(open, &self.header) } else { Ok(()) }
-    }
-
-    fn append(&self, open: &mut OpenFile<F::Encoder>, bytes: &[u8]) -> Result<(), Stop> {
-        if bytes.is_empty() {
-            return Ok(());
         }
-        let OpenFile { path, file, length, .. } = open;
-        let file = file.as_mut().expect("whoever appends has opened the file");
-        let mut first = true;
-        self.retried("write", path, || {
-            if !std::mem::take(&mut first) {
-                file.set_len(*length)?;
-                file.seek(SeekFrom::Start(*length))?;
-            }
-            file.write_all(bytes)
-        })?;
-        open.length += bytes.len() as u64;
-        open.checksum.update(bytes);
         Ok(())
     }
 
-    fn close(&self, partition: String, mut open: OpenFile<F::Encoder>) -> Result<ClosedFile, Stop> {
-        if open.file.is_none() {
-            self.open(&mut open)?;
-        }
+    fn close(
+        &mut self,
+        partition: String,
+        mut open: OpenFile<F::Encoder, S::File>,
+    ) -> Result<(), Stop> {
         let columns = open.encoder.columns();
         let mut end = Vec::new();
         open.encoder.finish(&mut end).map_err(Stop::Failed)?;
         self.append(&mut open, &end)?;
-        let OpenFile { path, file, length, rows, checksum, number, time_ms, .. } = open;
-        let file = file.expect("it was opened");
-        // After a failed sync nobody knows which bytes are on the disk, and a second one may succeed without them.
-        file.sync_all().map_err(|error| Stop::Failed(cannot("sync", &path, &error)))?;
+        self.stage.close(&mut open.file)?;
+        let OpenFile { file, length, rows, checksum, number, time_ms, .. } = open;
         let checksum = format!("{:016x}", checksum.digest());
-        Ok(ClosedFile { columns, partition, path, bytes: length, rows, checksum, number, time_ms })
+        let closed = ClosedFile { columns, file, bytes: length, rows, checksum, number, time_ms };
+        self.closed.push((partition, closed));
+        Ok(())
     }
 
-    fn cut(&mut self, interval: u32) -> Result<Vec<StagedItem>, Stop> {
-        // Those that are open first, so that no more of them become open.
-        let files = std::mem::take(&mut self.files).into_iter();
-        let (open, others): (Vec<_>, Vec<_>) = files.partition(|(_, file)| file.file.is_some());
-        for (partition, open) in open.into_iter().chain(others) {
-            let closed = self.close(partition, open)?;
-            self.closed.push(closed);
+    fn cut(&mut self, interval: u32) -> Result<(), Stop> {
+        for (partition, open) in std::mem::take(&mut self.files) {
+            self.close(partition, open)?;
         }
         self.number = 0;
-        let mut items = Vec::new();
-        for closed in std::mem::take(&mut self.closed) {
-            let ClosedFile { columns, partition, path, bytes, rows, checksum, number, time_ms } =
-                closed;
-            let (attempt, worker, interval) = (self.attempt, self.worker, u64::from(interval));
+        let (attempt, worker, interval) = (self.with.attempt, self.with.worker, interval.into());
+        let closed = std::mem::take(&mut self.closed).into_iter().map(|(partition, closed)| {
+            let ClosedFile { columns, file, bytes, rows, checksum, number, time_ms } = closed;
             let name = Staged { attempt, interval, worker, number, time_ms, columns }.name();
-            let named = self.staged.join(&name);
-            self.retried("name", &named, || match fs::rename(&path, &named) {
-                // An earlier try may have done it without saying so, as network file systems do.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && named.exists() => Ok(()),
-                other => other,
-            })?;
             let name = partition::join(&partition, &name);
-            items.push(StagedItem { name, bytes, rows, checksum, part: None });
+            (StagedItem { name, bytes, rows, checksum, part: None }, file)
+        });
+        self.stage.stage(closed.collect(), self.with.answer.clone());
+        Ok(())
+    }
+}
+
+/// How something is tried until it works: a full disk, or a place that is away, is no reason to end an attempt.
+#[derive(Clone)]
+struct Tries {
+    env: Arc<dyn Env>,
+    health: Arc<Health>,
+    /// The writer has the other end.
+    queued: Weak<AtomicUsize>,
+}
+
+impl Tries {
+    /// So many bytes aren't waiting any more.
+    fn taken(&self, bytes: usize) {
+        if let Some(queued) = self.queued.upgrade() {
+            queued.fetch_sub(bytes, Ordering::Relaxed);
         }
-        if !items.is_empty() {
-            self.retried("sync", &self.staged, || sync_folder(&self.staged))?;
-        }
-        Ok(items)
     }
 
-    /// Tries until it works: a full disk, or a folder that is away, is no reason to end an attempt. What can't get better by waiting is an
-    /// error: that a file is gone while its folder is there.
-    fn retried<R>(
+    /// Tries `work`, which may block, until it works or what it answers is an error that `lasts`.
+    fn until_done<R, E: Display>(
         &self,
-        what: &str,
-        path: &Path,
-        mut work: impl FnMut() -> io::Result<R>,
+        describe: impl Fn(&E) -> BoxError,
+        lasts: impl Fn(&E) -> bool,
+        mut work: impl FnMut() -> Result<R, E>,
     ) -> Result<R, Stop> {
         let mut request = self.health.request("stage");
         let mut delays = RETRY.delays(self.env.as_ref());
@@ -366,25 +349,18 @@ impl<T, F: WriteFormat<T>> Thread<T, F> {
                     request.done();
                     return Ok(done);
                 }
+                Err(error) if lasts(&error) => return Err(Stop::Failed(describe(&error))),
                 Err(error) => error,
             };
-            use io::ErrorKind::{InvalidFilename, NotADirectory, NotFound};
-            let lasts = match error.kind() {
-                NotFound | NotADirectory => self.staged.is_dir(),
-                kind => kind == InvalidFilename,
-            };
-            if lasts {
-                return Err(Stop::Failed(cannot(what, path, &error)));
-            }
-            request.failed(cannot(what, path, &error).to_string());
-            self.pause(delays.next().unwrap_or(RETRY.longest))?;
+            request.failed(describe(&error).to_string());
+            // The environment's clock passes while the thread sleeps.
+            self.env.block_on(self.env.sleep(delays.next().unwrap_or(RETRY.longest)));
+            self.still_wanted()?;
         }
     }
 
-    /// Waits, as long as there is somebody to wait for.
-    fn pause(&self, delay: Duration) -> Result<(), Gone> {
-        // The environment's clock passes while the thread sleeps.
-        self.env.block_on(self.env.sleep(delay));
-        if Arc::strong_count(&self.queued) == 1 { Err(Gone) } else { Ok(()) }
+    /// Whether there is somebody to work for.
+    fn still_wanted(&self) -> Result<(), Gone> {
+        if self.queued.strong_count() == 0 { Err(Gone) } else { Ok(()) }
     }
 }

@@ -24,8 +24,8 @@ use highwater_runtime::connector::{
 };
 use highwater_runtime::{Batch, BoxError, Data};
 
-use super::folder::Folder;
 use super::partition::Partition;
+use super::place;
 use super::publisher::{FilePublisher, Roll};
 use super::staging::{self, Buffer, Line, Message};
 use crate::connectors::records::format::WriteFormat;
@@ -51,7 +51,8 @@ impl<T: Data, F: WriteFormat<T>> Sink for FileSink<T, F> {
     }
 
     fn check(&self) -> Result<(), String> {
-        self.format.check()
+        self.format.check()?;
+        place::check(&self.path, self.roll.bytes)
     }
 
     fn at_least_once(&self) -> Result<Arc<dyn Sink>, String> {
@@ -64,8 +65,7 @@ impl<T: Data, F: WriteFormat<T>> Sink for FileSink<T, F> {
                 "files are written exactly once, which needs checkpoints; switch them on".into()
             );
         }
-        let staged = Folder::new(&self.path).staged();
-        let line = staging::start(self.format.clone(), staged, self.roll.bytes, context);
+        let line = staging::start(self.format.clone(), &self.path, self.roll.bytes, context)?;
         let Line { messages, answers, queued } = line;
         let (format, partition) = (self.format.clone(), self.partition.clone());
         let buffer = Buffer::default();
@@ -84,7 +84,8 @@ impl<T: Data, F: WriteFormat<T>> Sink for FileSink<T, F> {
     }
 
     fn publisher(&self, context: PublisherContext) -> Result<Box<dyn Publisher>, BoxError> {
-        Ok(Box::new(FilePublisher::new(&self.path, self.format.clone(), self.roll, context)))
+        let format = self.format.clone();
+        Ok(Box::new(FilePublisher::new(&self.path, format, self.roll, context)?))
     }
 }
 
