@@ -101,6 +101,8 @@ pub enum Op {
     Carried(i64),
     /// The batches of two inputs: how many rows each key has in both.
     Cogroup,
+    /// Both inputs joined by how far apart their rows happened: all pairs, or all rows, joined or alone or late.
+    IntervalJoin(i64),
     /// `map_with_state` with a state to begin with: the number of each row within its key.
     FromInitial,
     /// Windows of the last rows of each key, told of for every one.
@@ -274,6 +276,7 @@ impl Graph {
             Op::LastRows(number),
             Op::Carried(number),
             Op::Cogroup,
+            Op::IntervalJoin(number),
             Op::FromInitial,
             Op::Timers(number),
             Op::Lifetimes(number),
@@ -285,7 +288,7 @@ impl Graph {
         }
         let mut inputs = vec![from];
         let others = match op {
-            Op::Union | Op::Connect | Op::Cogroup => 1,
+            Op::Union | Op::Connect | Op::Cogroup | Op::IntervalJoin(_) => 1,
             Op::UnionAll => 2,
             _ => 0,
         };
@@ -342,6 +345,7 @@ impl Op {
                 | Op::WindowsOtherwise(_)
                 | Op::Carried(_)
                 | Op::Cogroup
+                | Op::IntervalJoin(_)
                 | Op::Timers(_)
                 | Op::Latest
                 | Op::Largest
@@ -404,6 +408,6 @@ mod tests {
             }
             assert!(graph.nodes.iter().any(|node| matches!(node.op, Op::Write { .. })));
         }
-        assert_eq!(seen.len(), 40, "{seen:?}");
+        assert_eq!(seen.len(), 41, "{seen:?}");
     }
 }

@@ -93,6 +93,14 @@ pub fn build(
                 let counts = timed::cogroup(&uid, &input, &streams[&node.inputs[1]]);
                 counts.map(|(key, count)| told(key, count))
             }
+            Op::IntervalJoin(number) => {
+                let [left, right] = [0, 1].map(|input| Input {
+                    rows: &streams[&node.inputs[input]],
+                    may_align: align(graph, node.inputs[input].0, &mut aligned),
+                });
+                let counts = timed::interval_join(&uid, left, right, number);
+                counts.map(|(key, count)| told(key, count))
+            }
             Op::FromInitial => {
                 timed::from_initial(&uid, &input).map(|(key, count)| told(key, count))
             }

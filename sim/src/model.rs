@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::graph::{Graph, Op, Output, Row, rows_of};
+use crate::timed;
 
 /// What the sink at a node must end up with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +42,10 @@ pub fn evaluate(graph: &Graph, splits: &dyn Fn(usize) -> u32) -> Streams {
                 streams.insert((at, 1), second);
                 continue;
             }
+            Op::IntervalJoin(number) => {
+                let [left, right] = [0, 1].map(|input| streams[&node.inputs[input]].as_slice());
+                interval_join(left, right, number)
+            }
             op => apply(op, input()),
         };
         streams.insert((at, 0), rows);
@@ -68,6 +73,31 @@ pub fn expected(graph: &Graph, splits: &dyn Fn(usize) -> u32) -> BTreeMap<usize,
         expected.insert(at, what);
     }
     expected
+}
+
+/// How many pairs each key has that are near each other, or how many different rows on both sides.
+fn interval_join(left: &[Row], right: &[Row], number: i64) -> Vec<Row> {
+    let mut counts: BTreeMap<u32, i64> = BTreeMap::new();
+    if number % 2 == 0 {
+        let (lower, upper) = timed::bounds(number);
+        for row in left {
+            let near = right.iter().filter(|other| {
+                let apart = timed::time_of(other) - timed::time_of(row);
+                other.key == row.key && lower <= apart && apart <= upper
+            });
+            let pairs = near.count() as i64;
+            if pairs > 0 {
+                *counts.entry(row.key).or_default() += pairs;
+            }
+        }
+    } else {
+        for side in [left, right] {
+            for row in side.iter().collect::<BTreeSet<_>>() {
+                *counts.entry(row.key).or_default() += 1;
+            }
+        }
+    }
+    counts.into_iter().map(|(key, value)| Row { key, value, split: 0, seq: 0 }).collect()
 }
 
 fn apply(op: Op, rows: Vec<Row>) -> Vec<Row> {
@@ -148,7 +178,11 @@ fn apply(op: Op, rows: Vec<Row>) -> Vec<Row> {
         }
         Op::MinBy => last(&|rows| rows.iter().map(|row| row.value).max().unwrap_or_default()),
         Op::MaxBy => last(&|rows| rows.iter().map(|row| -row.value).max().unwrap_or_default()),
-        Op::Read { .. } | Op::Split(_) | Op::SplitMap(_) | Op::Write { .. } => {
+        Op::Read { .. }
+        | Op::Split(_)
+        | Op::SplitMap(_)
+        | Op::IntervalJoin(_)
+        | Op::Write { .. } => {
             unreachable!("evaluated by the caller")
         }
     }

@@ -3,16 +3,18 @@
 //! Which rows are late depends on timing. But every row is used or late, and that once: so what windows or timers tell and what is late come
 //! together to the number of rows of each key.
 
-use highwater::time::{hours, millis};
+use std::time::Duration;
+
+use highwater::time::{after, before, hours, millis};
 use highwater::{
-    Batches, BoxError, Context, EarlyTrigger, KeyedStream, Process, Session, StateHandle,
+    Batches, BoxError, Context, EarlyTrigger, Either, KeyedStream, Process, Session, StateHandle,
     StateSpec, States, Stream, Timers, Timestamp, Ttl, Tumbling, Value, Watermark,
 };
 
 use crate::graph::Row;
 
 /// When a row happened, in milliseconds: rows of a split are somewhat out of order.
-fn time_of(row: &Row) -> i64 {
+pub fn time_of(row: &Row) -> i64 {
     i64::from(row.seq) * 10 + row.value
 }
 
@@ -28,7 +30,17 @@ pub struct Input<'s> {
 /// Gives rows their times. Some are more out of order than is allowed for, silent splits aren't always waited for, and some splits aren't to be far
 /// ahead of the others.
 fn timed(uid: &str, input: Input<'_>, number: i64) -> KeyedStream<u32, Row> {
-    let mut watermark = Watermark::bounded(millis(10 * number as u64));
+    timed_within(uid, input, number, millis(10 * number as u64))
+}
+
+/// The same, with this much disorder.
+fn timed_within(
+    uid: &str,
+    input: Input<'_>,
+    number: i64,
+    disorder: Duration,
+) -> KeyedStream<u32, Row> {
+    let mut watermark = Watermark::bounded(disorder);
     if input.may_align {
         watermark = watermark.align_within(millis(20 * number as u64));
     }
@@ -91,6 +103,49 @@ pub fn cogroup(uid: &str, left: &Stream<Row>, right: &Stream<Row>) -> Stream<(u3
         let (left, right) = window.value;
         (window.key, (left.len() + right.len()) as i64)
     });
+    counts.keyed().sum(|count| count).uid(&format!("{uid}-sum"))
+}
+
+/// Rows are joined if the right one happened so long before or after the left one, in milliseconds.
+pub fn bounds(number: i64) -> (i64, i64) {
+    (-10 * number, 20)
+}
+
+/// How many pairs each key has in two inputs, if none of their rows can be late. Otherwise how many different rows: each is joined, alone or late.
+pub fn interval_join(
+    uid: &str,
+    left: Input<'_>,
+    right: Input<'_>,
+    number: i64,
+) -> Stream<(u32, i64)> {
+    let is_exact = number % 2 == 0;
+    let disorder = if is_exact { hours(1) } else { millis(10 * number as u64) };
+    let left = timed_within(&format!("{uid}-left"), left, number, disorder);
+    let right = timed_within(&format!("{uid}-right"), right, number, disorder);
+    let (lower, upper) = bounds(number);
+    let near = left.interval_join(
+        &right,
+        before(millis(lower.unsigned_abs())),
+        after(millis(upper.unsigned_abs())),
+    );
+    let counts = if is_exact {
+        near.join().uid(uid).map(|(key, _)| (key, 1))
+    } else {
+        let joined = near.full_outer_join().uid(uid);
+        let late = joined.late().map(|(key, row)| match row {
+            Either::Left(row) => (key, (0_u8, row)),
+            Either::Right(row) => (key, (1, row)),
+        });
+        let used = joined.flat_map(move |(key, (left, right))| {
+            if let (Some(left), Some(right)) = (&left, &right) {
+                let apart = time_of(right) - time_of(left);
+                assert!(lower <= apart && apart <= upper, "they are near each other");
+            }
+            let left = left.map(|row| (key, (0, row)));
+            left.into_iter().chain(right.map(|row| (key, (1, row)))).collect::<Vec<_>>()
+        });
+        used.union(&late).distinct().uid(&format!("{uid}-once")).map(|(key, _)| (key, 1))
+    };
     counts.keyed().sum(|count| count).uid(&format!("{uid}-sum"))
 }
 

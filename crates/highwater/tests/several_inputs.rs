@@ -1,10 +1,12 @@
 //! Functions with several inputs and outputs through whole jobs, killed and gone on with other numbers of workers.
 
+use std::time::Duration;
+
 use highwater::testing::{self, Collect, Script, Test};
-use highwater::time::{Watermark, secs};
+use highwater::time::{Watermark, after, before, secs};
 use highwater::{
-    BoxError, BroadcastContext, BroadcastProcess, BroadcastState, Context, Either, Process,
-    SideOutput, States, Timers, Timestamp, Tumbling, Value,
+    BoxError, BroadcastContext, BroadcastProcess, BroadcastState, Context, Either, KeyedStream,
+    Process, SideOutput, States, Timers, Timestamp, Tumbling, Value,
 };
 
 type Order = (u64, i64);
@@ -186,4 +188,96 @@ fn what_cannot_be_is_named_with_its_place() {
     assert!(error.contains("use `process_with_broadcast`"), "{error}");
     assert!(error.contains("no side output `odd`"), "{error}");
     assert!(error.contains("several_inputs.rs:"), "{error}");
+}
+
+/// Both sides wait in state at every crash, and a window behind the join finds nothing late.
+#[test]
+fn an_interval_join_outlives_crashes() {
+    let run = Test::new(2).then(3).then(1).run(|job| {
+        let order = |id: u64, at: i64| (id, at * 1000);
+        let payment = |id: u64, at: i64| (id, at * 1000, format!("at {at}"));
+        let orders = Script::new()
+            .records([order(1, 10), order(2, 11), order(3, 12)])
+            .checkpoint()
+            .crash()
+            .records([order(4, 40), order(1, 41)]);
+        let payments = Script::new()
+            .records([payment(1, 8), payment(1, 9), payment(2, 17)])
+            .checkpoint()
+            .epoch()
+            .records([payment(1, 15), payment(1, 16), payment(4, 38)])
+            .checkpoint()
+            .crash()
+            .record(payment(4, 45));
+        let orders = job.read("orders", orders);
+        let orders = orders.event_time(|order| order.1, Watermark::bounded(secs(5)));
+        let payments = job.read("payments", payments);
+        let payments = payments.event_time(|payment| payment.1, Watermark::bounded(secs(5)));
+        let orders = orders.key_by(|order| order.0);
+        let near = orders.interval_join(
+            &payments.key_by(|payment| payment.0),
+            before(secs(2)),
+            after(secs(5)),
+        );
+        let paid = near.full_outer_join().uid("paid");
+        paid.late().map(|(id, _)| id).write("late", Collect);
+        let windows = paid.key_by(|(id, _)| *id).window(Tumbling::of(secs(10))).count();
+        windows.late().map(|(id, _)| id).write("late-behind", Collect);
+        windows.map(|window| window.value).write("windows", Collect);
+        type Found = (Option<Order>, Option<(u64, i64, String)>);
+        let shown = |(id, (order, payment)): (u64, Found)| {
+            (id, order.map(|order| order.1 / 1000), payment.map(|(_, _, payment)| payment))
+        };
+        paid.map(shown).write("out", Collect);
+    });
+    let run = run.unwrap();
+    assert_eq!(run.attempts(), 3);
+    let mut out = run.committed::<(u64, Option<i64>, Option<String>)>("out");
+    out.sort();
+    let at = |at: i64| Some(format!("at {at}"));
+    let expected = [
+        (1, None, at(16)),
+        (1, Some(10), at(15)),
+        (1, Some(10), at(8)),
+        (1, Some(10), at(9)),
+        (1, Some(41), None),
+        (2, None, at(17)),
+        (2, Some(11), None),
+        (3, Some(12), None),
+        (4, Some(40), at(38)),
+        (4, Some(40), at(45)),
+    ];
+    assert_eq!(out, expected);
+    assert_eq!(run.committed::<u64>("windows").iter().sum::<u64>(), 10);
+    assert!(run.committed::<u64>("late").is_empty());
+    assert!(run.committed::<u64>("late-behind").is_empty());
+}
+
+#[test]
+fn an_interval_join_that_cannot_be_is_refused_with_its_place() {
+    type Orders = KeyedStream<u64, Order>;
+    let refused = |join: &dyn Fn(&Orders, &Orders)| {
+        let run = testing::run(1, |job| {
+            let orders = job.read("in", vec![(1, 2)]);
+            let timed = orders.event_time(|order: &Order| order.1, Watermark::monotonous());
+            let key = |order: &Order| order.0;
+            join(&timed.key_by(key), &orders.key_by(key));
+        });
+        let error = run.unwrap_err().to_string();
+        assert!(error.contains("several_inputs.rs:"), "{error}");
+        error
+    };
+    let untimed = refused(&|timed, untimed| {
+        timed.interval_join(untimed, before(secs(1)), after(secs(1))).join().write("o", Collect);
+    });
+    assert!(untimed.contains("which the records of both streams must have"), "{untimed}");
+    let empty = refused(&|timed, _| {
+        timed.interval_join(timed, after(secs(2)), after(secs(1))).join().write("o", Collect);
+    });
+    assert!(empty.contains("from 2000 ms to 1000 ms ends before it begins"), "{empty}");
+    let endless = refused(&|timed, _| {
+        let ever = after(Duration::MAX);
+        timed.interval_join(timed, after(secs(2)), ever).join().write("o", Collect);
+    });
+    assert!(endless.contains("bound it on both sides"), "{endless}");
 }

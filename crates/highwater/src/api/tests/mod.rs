@@ -2,6 +2,7 @@
 
 mod graph;
 mod inputs;
+mod interval_join;
 mod keyed;
 mod lifetime;
 mod process;

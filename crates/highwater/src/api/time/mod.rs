@@ -14,5 +14,5 @@ mod watermark;
 
 pub(super) use stamp::Stamp;
 pub(super) use timestamp::as_ms;
-pub use timestamp::{Timestamp, days, hours, millis, mins, secs};
+pub use timestamp::{RelativeTime, Timestamp, after, before, days, hours, millis, mins, secs};
 pub use watermark::{Watermark, WatermarkGenerator};

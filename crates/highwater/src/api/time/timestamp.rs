@@ -75,6 +75,34 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// A time from some moment, before it or after it; made by [`before`] and [`after`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RelativeTime(i64);
+
+impl RelativeTime {
+    /// How many milliseconds after the moment; fewer than none are before it.
+    pub(in crate::api) fn as_ms(self) -> i64 {
+        self.0
+    }
+}
+
+/// So long before a moment.
+///
+/// ```
+/// use highwater::time::{after, before, secs};
+///
+/// assert!(before(secs(2)) < before(secs(1)));
+/// assert_eq!(before(secs(0)), after(secs(0)));
+/// ```
+pub fn before(length: Duration) -> RelativeTime {
+    RelativeTime(-as_ms(length))
+}
+
+/// So long after a moment.
+pub fn after(length: Duration) -> RelativeTime {
+    RelativeTime(as_ms(length))
+}
+
 /// So many milliseconds.
 pub const fn millis(n: u64) -> Duration {
     Duration::from_millis(n)
