@@ -55,11 +55,16 @@ fn timed_within(
 pub fn windows(uid: &str, input: Input<'_>, number: i64) -> Stream<(u32, i64)> {
     let rows = timed(uid, input, number);
     let length = millis(20 * number as u64);
-    let windows = match number % 2 {
-        0 => rows.window(Tumbling::of(length)),
-        _ => rows.window(Session::with_gap(length)),
+    let counts = match number {
+        // Told of early, too, and forgetting what was told: all that is told of a session together is all of it.
+        3 => {
+            let sessions = rows.window(Session::with_gap(length));
+            sessions.trigger(EarlyTrigger::count(2).purging()).count()
+        }
+        5 => rows.window(Session::with_gap(length)).count(),
+        _ => rows.window(Tumbling::of(length)).count(),
     };
-    let counts = windows.count().uid(uid);
+    let counts = counts.uid(uid);
     let late = counts.late().map(|(key, _)| (key, 1));
     let used = counts.map(|window| (window.key, window.value as i64));
     used.union(&late).keyed().sum(|count| count).uid(&format!("{uid}-sum"))

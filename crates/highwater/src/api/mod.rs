@@ -64,8 +64,9 @@ pub use stream::Stream;
 pub use time::{Timestamp, Watermark};
 pub use window::{
     AtEnd, BatchedStream, Batches, Calendar, CountTrigger, Cumulating, EarlyTrigger, Evicting,
-    Fire, Global, Purging, Session, SessionsByRecord, Sliding, Telling, TriggerContext, Triggers,
-    Tumbling, WhenOver, WindowKind, WindowResult, WindowTrigger, Windowed, WindowedStream,
+    Fire, Global, MergedStates, Purging, Session, SessionsByRecord, Sliding, Telling,
+    TriggerContext, Triggers, Tumbling, WhenOver, WindowKind, WindowResult, WindowTrigger,
+    Windowed, WindowedStream,
 };
 
 /// What a key may be: any [`Data`] that can be compared and hashed.

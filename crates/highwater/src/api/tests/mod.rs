@@ -11,6 +11,7 @@ mod published_windows;
 mod running;
 mod timers;
 mod triggered;
+mod triggered_sessions;
 mod update_state;
 mod window;
 mod window_axes;

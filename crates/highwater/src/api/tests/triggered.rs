@@ -18,14 +18,14 @@ use crate::{
 const SIZE: i64 = 20;
 
 #[derive(Clone, Copy, Debug)]
-enum When {
+pub(super) enum When {
     Count(u64),
     EventTime(i64),
     Clock(i64),
 }
 
 impl When {
-    fn trigger(self) -> EarlyTrigger {
+    pub(super) fn trigger(self) -> EarlyTrigger {
         match self {
             When::Count(records) => EarlyTrigger::count(records),
             When::EventTime(ms) => EarlyTrigger::every(millis(ms as u64)),
@@ -35,7 +35,7 @@ impl When {
 }
 
 /// Key, end, count.
-type Told = (String, i64, u64);
+pub(super) type Told = (String, i64, u64);
 
 #[derive(Clone, Default)]
 struct Window {
@@ -137,7 +137,7 @@ fn complete(rig: &mut Rig, model: &mut Model, watermark: i64, rise: i64) {
     assert_eq!(told, model.complete(watermark, clock));
 }
 
-fn whens() -> impl Strategy<Value = When> {
+pub(super) fn whens() -> impl Strategy<Value = When> {
     prop_oneof![
         (1..5_u64).prop_map(When::Count),
         (1..12_i64).prop_map(When::EventTime),

@@ -10,13 +10,15 @@ use highwater_runtime::{Data, OperatorContext, Wants};
 
 use super::disjoint::Disjoint;
 use super::grid::Spans;
+use super::held::{Contents, Evict, Folding, Keeping};
 use super::inverse::{Functions, Inverting};
 use super::kind::{Axis, Kept, Layout};
 use super::operator::{WindowOperator, Windows};
 use super::panes::Panes;
 use super::session::Sessions;
 use super::trigger::{AnyTrigger, AtEnd};
-use super::triggered::{Contents, Evict, Folding, Keeping, Triggered};
+use super::triggered::Triggered;
+use super::triggered_sessions::TriggeredSessions;
 use super::{WindowTrigger, Windowed, WindowedStream};
 use crate::api::job::{Job, Spec};
 use crate::api::step::Merge;
@@ -109,10 +111,11 @@ impl<V: Data> Build<V> {
         keeps_all: bool,
         contents: impl Fn() -> C + Send + Sync + 'static,
     ) -> NodeId {
-        if let Kept::Sessions(_) = self.layout.kept {
-            let why =
-                "sessions are told of when they are over, and can't have a trigger or an evictor";
-            self.job.error(self.spec.at, why);
+        if let Kept::Sessions(gap) = self.layout.kept.clone() {
+            return self.operator(move |context, _, lateness| {
+                let (trigger, gap) = (trigger.clone(), gap.clone());
+                TriggeredSessions::<K, V, C>::new(context, contents(), trigger, gap, lateness)
+            });
         }
         let grows = matches!(self.layout.kept, Kept::Global) && keeps_all && !trigger.is_purging();
         let job = self.job.clone();
@@ -219,8 +222,7 @@ impl<K: Key, V: Data, W: Telling<V>> WindowedStream<K, V, W> {
 }
 
 impl<K: Key, V: Data> WindowedStream<K, V> {
-    /// Has windows told of when `trigger` says so: [`AtEnd`], [`CountTrigger`](super::CountTrigger), [`EarlyTrigger`](super::EarlyTrigger) or one of your own. Sessions can't have
-    /// one.
+    /// Has windows told of when `trigger` says so: [`AtEnd`], [`CountTrigger`](super::CountTrigger), [`EarlyTrigger`](super::EarlyTrigger) or one of your own.
     ///
     /// Rows of windows that are told of early are replaced by later rows of the same window, unless the trigger is a purging one.
     ///

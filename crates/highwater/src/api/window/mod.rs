@@ -16,6 +16,7 @@ mod build;
 mod calendar;
 mod disjoint;
 mod grid;
+mod held;
 mod inverse;
 mod join;
 mod kind;
@@ -24,6 +25,7 @@ mod panes;
 mod session;
 mod trigger;
 mod triggered;
+mod triggered_sessions;
 
 use std::fmt;
 use std::ops::{Add, Deref};
@@ -47,7 +49,7 @@ pub use kind::{
     Batches, Calendar, Cumulating, Global, Session, SessionsByRecord, Sliding, Tumbling, WindowKind,
 };
 pub use trigger::{
-    AtEnd, CountTrigger, EarlyTrigger, Fire, Purging, TriggerContext, WindowTrigger,
+    AtEnd, CountTrigger, EarlyTrigger, Fire, MergedStates, Purging, TriggerContext, WindowTrigger,
 };
 
 /// What the records of a key in one window come to.

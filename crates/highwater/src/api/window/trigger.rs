@@ -67,6 +67,48 @@ pub trait WindowTrigger<V>: Send + Sync + 'static {
         false
     }
 
+    /// [Sessions](crate::Session) have become one, because a record came that belongs to all of them: the window that `cx` is about. It has their records, all
+    /// of which count as new that were new to them, and all of their timers. What this had noted of the first of them is its state; what it had noted of the others
+    /// is in `others`. Then [`record`](Self::record) is called for the record.
+    ///
+    /// Does nothing unless it is implemented: what was noted of the others is forgotten.
+    ///
+    /// ```
+    /// use highwater::testing::{self, Collect};
+    /// use highwater::time::{Watermark, secs};
+    /// use highwater::{Fire, MergedStates, Session, TriggerContext, WindowTrigger};
+    ///
+    /// /// Tells of a visit as soon as something was bought for more than a hundred.
+    /// struct Worthwhile;
+    ///
+    /// impl WindowTrigger<(i64, u64)> for Worthwhile {
+    ///     fn record(&self, (_, price): &(i64, u64), cx: &mut TriggerContext<'_>) -> Fire {
+    ///         let spent = cx.state().unwrap_or(0u64) + price;
+    ///         cx.set_state(&spent);
+    ///         if spent > 100 { Fire::Tell } else { Fire::No }
+    ///     }
+    ///
+    ///     fn merge(&self, others: &MergedStates, cx: &mut TriggerContext<'_>) {
+    ///         let spent: u64 = cx.state().unwrap_or(0) + others.states::<u64>().sum::<u64>();
+    ///         cx.set_state(&spent);
+    ///     }
+    /// }
+    ///
+    /// let run = testing::run(1, |job| {
+    ///     // The third brings the first two together.
+    ///     let buys = job.read("in", vec![(0i64, 60u64), (8_000, 30), (4_000, 20)]);
+    ///     let buys = buys.event_time(|buy| buy.0, Watermark::bounded(secs(10)));
+    ///     let visits = buys.window_all(Session::with_gap(secs(5))).trigger(Worthwhile).count();
+    ///     visits.map(|visit| (visit.end.as_ms(), visit.value)).write("out", Collect);
+    /// })?;
+    /// // As it comes to more than a hundred, and at its end.
+    /// assert_eq!(run.committed::<(i64, u64)>("out"), [(13_000, 3), (13_000, 3)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    fn merge(&self, others: &MergedStates, cx: &mut TriggerContext<'_>) {
+        let _ = (others, cx);
+    }
+
     /// The engine's clock has come to a time for which a timer was set.
     fn clock(&self, at: Timestamp, cx: &mut TriggerContext<'_>) -> Fire {
         let _ = (at, cx);
@@ -135,8 +177,7 @@ impl TriggerContext<'_> {
     ///
     /// Panics if it was of a type that can't be read as this one.
     pub fn state<T: Data>(&self) -> Option<T> {
-        let read = |error| panic!("the state of a trigger isn't what it was: {error}");
-        (!self.state.is_empty()).then(|| serde_json::from_slice(self.state).unwrap_or_else(read))
+        read(self.state)
     }
 
     /// Notes something of this window, for later calls.
@@ -154,6 +195,26 @@ impl fmt::Debug for TriggerContext<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "TriggerContext({} to {})", self.start(), self.end())
     }
+}
+
+/// What a trigger had noted of sessions that have become one with another; see [`WindowTrigger::merge`].
+#[derive(Debug)]
+pub struct MergedStates(pub(super) Vec<Vec<u8>>);
+
+impl MergedStates {
+    /// What was noted of each, of those of which anything was, in the order in which they began.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it was of a type that can't be read as this one.
+    pub fn states<T: Data>(&self) -> impl Iterator<Item = T> {
+        self.0.iter().filter_map(|state| read(state))
+    }
+}
+
+fn read<T: Data>(state: &[u8]) -> Option<T> {
+    let failed = |error| panic!("the state of a trigger isn't what it was: {error}");
+    (!state.is_empty()).then(|| serde_json::from_slice(state).unwrap_or_else(failed))
 }
 
 /// A trigger that many windows share.
@@ -313,6 +374,10 @@ impl<V, T: WindowTrigger<V>> WindowTrigger<V> for Purging<T> {
 
     fn event_time(&self, at: Timestamp, cx: &mut TriggerContext<'_>) -> Fire {
         purge(self.0.event_time(at, cx))
+    }
+
+    fn merge(&self, others: &MergedStates, cx: &mut TriggerContext<'_>) {
+        self.0.merge(others, cx);
     }
 
     fn clock(&self, at: Timestamp, cx: &mut TriggerContext<'_>) -> Fire {

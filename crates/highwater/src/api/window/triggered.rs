@@ -1,93 +1,20 @@
 //! Windows that a trigger has told of: each window of a key is an entry, with what it holds and the timers that are set for it.
 
 use std::marker::PhantomData;
-use std::sync::Arc;
 
 use highwater_codec::hash_key;
-use highwater_runtime::watermark::END_OF_TIME;
 use highwater_runtime::{Data, Keyed, OperatorContext, Work};
 use highwater_state::{KeyedTable, Kind, StateTable};
-use serde::{Deserialize, Serialize};
 
 use super::grid::{Grid, Lookup};
+use super::held::{Contents, Decided, Held, Moment, NEVER};
 use super::kind::Kept;
 use super::operator::{Late, Now, ToldRows, Windows};
-use super::trigger::{AnyTrigger, Fire, TriggerContext};
+use super::trigger::{AnyTrigger, Fire};
 use crate::api::SLICE_ROWS;
 use crate::api::due::Due;
 use crate::api::moment::{ByMoment, lookup};
 use crate::api::ordered::Timed;
-use crate::api::step::Step;
-use crate::api::time::Timestamp;
-
-/// What a window holds, and what that comes to.
-pub(super) trait Contents<V>: Send + Sync + 'static {
-    type Acc: Data;
-    type Out: Data;
-    fn add(&self, acc: &mut Option<Self::Acc>, value: V, time: i64);
-    /// None if nothing is left.
-    fn out(&self, acc: &mut Self::Acc) -> Option<Self::Out>;
-}
-
-/// An aggregate, which grows with every record.
-pub(super) struct Folding<S>(pub(super) Arc<S>);
-
-impl<V, S: Step<V>> Contents<V> for Folding<S> {
-    type Acc = S::Acc;
-    type Out = S::Out;
-
-    fn add(&self, acc: &mut Option<S::Acc>, value: V, _: i64) {
-        match acc {
-            Some(acc) => self.0.add(acc, value),
-            None => *acc = Some(self.0.first(value)),
-        }
-    }
-
-    fn out(&self, acc: &mut S::Acc) -> Option<S::Out> {
-        Some(self.0.out(acc))
-    }
-}
-
-/// Takes records out of a window before it is told of.
-pub(super) type Evict<V> = Arc<dyn Fn(&mut Vec<(Timestamp, V)>) + Send + Sync>;
-
-/// All records, with their times; some are taken out, and the aggregate is made of the others whenever the window is told of.
-pub(super) struct Keeping<S, V> {
-    pub(super) step: Arc<S>,
-    pub(super) evict: Evict<V>,
-}
-
-impl<V: Data, S: Step<V>> Contents<V> for Keeping<S, V> {
-    type Acc = Vec<(Timestamp, V)>;
-    type Out = S::Out;
-
-    fn add(&self, acc: &mut Option<Self::Acc>, value: V, time: i64) {
-        acc.get_or_insert_default().push((time.into(), value));
-    }
-
-    fn out(&self, acc: &mut Self::Acc) -> Option<S::Out> {
-        (self.evict)(acc);
-        let mut values = acc.iter().map(|(_, value)| value.clone());
-        let mut folded = self.step.first(values.next()?);
-        values.for_each(|value| self.step.add(&mut folded, value));
-        Some(self.step.out(&folded))
-    }
-}
-
-/// A window of a key.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(bound = "A: Data")]
-struct Held<A> {
-    /// None after it was purged.
-    acc: Option<A>,
-    /// Records since it was told of last.
-    records: u64,
-    /// What is due by event time: what the trigger asked for, and its end.
-    event_timers: Vec<i64>,
-    clock_timers: Vec<i64>,
-    /// What the trigger has noted.
-    noted: Vec<u8>,
-}
 
 /// A window for which something is due.
 #[derive(Clone, Debug)]
@@ -96,9 +23,6 @@ struct Listed<K> {
     key: K,
     end: i64,
 }
-
-/// The end of the window that has none.
-const NEVER: i64 = i64::MAX;
 
 /// How windows are laid out, if each is on its own.
 enum Laid {
@@ -133,8 +57,8 @@ impl<K: Data + Eq, V: Data, C: Contents<V>> Triggered<K, V, C> {
         let layout = match kept {
             Kept::Disjoint(spans) => Laid::Spans(Lookup::new(spans)),
             Kept::Panes(grid) => Laid::Grid(grid),
-            // Sessions are refused when the plan is made.
-            Kept::Global | Kept::Sessions(_) => Laid::Global,
+            Kept::Global => Laid::Global,
+            Kept::Sessions(_) => unreachable!("sessions are kept by `TriggeredSessions`"),
         };
         Triggered {
             contents,
@@ -185,39 +109,25 @@ impl<K: Data + Eq, V: Data, C: Contents<V>> Triggered<K, V, C> {
     fn put(
         &mut self,
         listed: Listed<K>,
-        (value, time): (V, i64),
+        record: (V, i64),
         now: Now,
         told: &mut ToldRows<K, C::Out>,
     ) {
-        let end = listed.end;
+        let (hash, end) = (listed.hash, listed.end);
         let place = (listed.key.clone(), end);
-        let new = || Held {
-            acc: None,
-            records: 0,
-            event_timers: Vec::new(),
-            clock_timers: Vec::new(),
-            noted: Vec::new(),
-        };
-        let hash = listed.hash;
         let is_new = self.windows.get_hashed(hash, lookup(hash, end), &place).is_none();
+        let moment = Moment::of_record((self.start_of(end), end), now);
+        let held = self.windows.upsert_hashed(hash, lookup(hash, end), place, Held::new).value;
         if is_new && end < NEVER {
-            self.by_event_time.push(self.forgotten_at(end), listed.clone());
-        }
-        let held = self.windows.upsert_hashed(hash, lookup(hash, end), place, new).value;
-        held.records += 1;
-        let trigger = self.trigger.clone();
-        // A window that is over has been told of at its end.
-        let at_end = (is_new && end > now.before && end < NEVER).then_some(end);
-        let fire =
-            self.ask(&listed, now.before, now.clock, at_end, |cx| trigger.record(&value, cx));
-        if let Some(held) = self.held(&listed) {
-            let mut acc = held.acc.take();
-            self.contents.add(&mut acc, value, time);
-            if let Some(held) = self.held(&listed) {
-                held.acc = acc;
+            // A window that is over has been told of at its end.
+            if end > now.before && held.set_event_timer(end) {
+                self.by_event_time.push(end, listed.clone());
             }
+            let forgotten_at = end.saturating_add(self.lateness);
+            self.by_event_time.push(forgotten_at, listed.clone());
         }
-        self.done(listed, fire, told);
+        let decided = held.put(&self.contents, &self.trigger, record, moment);
+        self.done(listed, decided, told);
     }
 
     fn held(&mut self, listed: &Listed<K>) -> Option<&mut Held<C::Acc>> {
@@ -228,61 +138,21 @@ impl<K: Data + Eq, V: Data, C: Contents<V>> Triggered<K, V, C> {
         Some(self.windows.upsert_hashed(hash, lookup, place, never).value)
     }
 
-    /// Asks the trigger about a window that is there, and sets the timers for which it asks.
-    fn ask(
-        &mut self,
-        listed: &Listed<K>,
-        watermark: i64,
-        clock: i64,
-        at_end: Option<i64>,
-        decide: impl FnOnce(&mut TriggerContext<'_>) -> Fire,
-    ) -> Fire {
-        let start = self.start_of(listed.end);
-        let Some(held) = self.held(listed) else { return Fire::No };
-        let (mut event_timers, mut clock_timers) = (Vec::from_iter(at_end), Vec::new());
-        let fire = decide(&mut TriggerContext {
-            start,
-            end: listed.end,
-            watermark,
-            clock,
-            records: held.records,
-            state: &mut held.noted,
-            event_timers: &mut event_timers,
-            clock_timers: &mut clock_timers,
-        });
-        // At the end of time every timer is due, and a window that has no end would set its next one for ever.
-        if listed.end == NEVER && watermark == END_OF_TIME {
-            event_timers.clear();
-        }
-        // What isn't set yet is listed.
-        event_timers.retain(|at| !held.event_timers.contains(at));
-        clock_timers.retain(|at| !held.clock_timers.contains(at));
-        held.event_timers.extend(&event_timers);
-        held.clock_timers.extend(&clock_timers);
+    /// Does what the trigger has decided about a window.
+    fn done(&mut self, listed: Listed<K>, decided: Decided, told: &mut ToldRows<K, C::Out>) {
+        let Decided { fire, event_timers, clock_timers } = decided;
         event_timers.into_iter().for_each(|at| self.by_event_time.push(at, listed.clone()));
         clock_timers.into_iter().for_each(|at| self.by_clock.push(at, listed.clone()));
-        fire
-    }
-
-    /// Does what the trigger has decided.
-    fn done(&mut self, listed: Listed<K>, fire: Fire, told: &mut ToldRows<K, C::Out>) {
         if fire == Fire::No {
             return;
         }
         let span = (self.start_of(listed.end), listed.end);
-        let Some(held) = self.held(&listed) else { return };
-        let acc = held.acc.take();
-        held.records = 0;
-        let Some(mut acc) = acc else { return };
-        if fire != Fire::Purge
-            && let Some(out) = self.contents.out(&mut acc)
-        {
+        let place = (listed.key.clone(), listed.end);
+        let (hash, lookup) = (listed.hash, lookup(listed.hash, listed.end));
+        let never = || unreachable!("the trigger was asked about it just now");
+        let held = self.windows.upsert_hashed(hash, lookup, place, never).value;
+        if let Some(out) = held.fire(&self.contents, fire) {
             told.push(listed.key.clone(), span, out);
-        }
-        if fire == Fire::Tell
-            && let Some(held) = self.held(&listed)
-        {
-            held.acc = Some(acc);
         }
         self.leave(&listed);
     }
@@ -291,12 +161,7 @@ impl<K: Data + Eq, V: Data, C: Contents<V>> Triggered<K, V, C> {
     fn leave(&mut self, listed: &Listed<K>) {
         let place = (listed.key.clone(), listed.end);
         let (hash, lookup) = (listed.hash, lookup(listed.hash, listed.end));
-        let is_empty = self.windows.get_hashed(hash, lookup, &place).is_some_and(|held| {
-            held.acc.is_none()
-                && held.noted.is_empty()
-                && held.event_timers.is_empty()
-                && held.clock_timers.is_empty()
-        });
+        let is_empty = self.windows.get_hashed(hash, lookup, &place).is_some_and(Held::is_empty);
         if listed.end == NEVER && is_empty {
             self.windows.remove_hashed(hash, lookup, &place);
         }
@@ -304,14 +169,12 @@ impl<K: Data + Eq, V: Data, C: Contents<V>> Triggered<K, V, C> {
 
     /// Something may be due for a window at a time that has come by event time.
     fn event_time(&mut self, at: i64, listed: Listed<K>, now: Now, told: &mut ToldRows<K, C::Out>) {
+        let moment = Moment::of_timer((self.start_of(listed.end), listed.end), now);
+        let trigger = self.trigger.clone();
         let Some(held) = self.held(&listed) else { return };
-        let timers = held.event_timers.len();
-        held.event_timers.retain(|timer| *timer != at);
-        if held.event_timers.len() < timers {
-            let trigger = self.trigger.clone();
-            let due = |cx: &mut TriggerContext<'_>| trigger.event_time(at.into(), cx);
-            let fire = self.ask(&listed, now.watermark, now.clock, None, due);
-            self.done(listed.clone(), fire, told);
+        if held.take_event_timer(at) {
+            let decided = held.ask(moment, |cx| trigger.event_time(at.into(), cx));
+            self.done(listed.clone(), decided, told);
         }
         if listed.end < NEVER && self.forgotten_at(listed.end) <= at {
             let place = (listed.key, listed.end);
@@ -322,14 +185,12 @@ impl<K: Data + Eq, V: Data, C: Contents<V>> Triggered<K, V, C> {
     }
 
     fn clock(&mut self, at: i64, listed: Listed<K>, now: Now, told: &mut ToldRows<K, C::Out>) {
+        let moment = Moment::of_timer((self.start_of(listed.end), listed.end), now);
+        let trigger = self.trigger.clone();
         let Some(held) = self.held(&listed) else { return };
-        let timers = held.clock_timers.len();
-        held.clock_timers.retain(|timer| *timer != at);
-        if held.clock_timers.len() < timers {
-            let trigger = self.trigger.clone();
-            let due = |cx: &mut TriggerContext<'_>| trigger.clock(at.into(), cx);
-            let fire = self.ask(&listed, now.watermark, now.clock, None, due);
-            self.done(listed.clone(), fire, told);
+        if held.take_clock_timer(at) {
+            let decided = held.ask(moment, |cx| trigger.clock(at.into(), cx));
+            self.done(listed.clone(), decided, told);
             self.leave(&listed);
         }
     }
