@@ -16,7 +16,7 @@ use super::map_with_state::MapWithState;
 use super::running::RunningOperator;
 use super::step::{Best, ByAggregate, Count, Fold, Reduce, Step, Sum};
 use super::update_state::UpdateState;
-use super::{Aggregate, Key, Processed, Running, StateHandle, Stream, Ttl};
+use super::{Aggregate, Key, Processed, Running, StateHandle, Stream, Timestamp, Ttl};
 
 /// Gives the states with which keys begin.
 type MakeInitial<K, S> = Arc<dyn Fn() -> Option<Arc<Vec<(K, S)>>> + Send + Sync>;
@@ -208,6 +208,36 @@ impl<K: Key, V: Data> KeyedStream<K, V> {
         &self,
         f: impl Fn(&K, Vec<V>, Option<S>) -> Option<S> + Send + Sync + 'static,
     ) -> Stream<(K, S)> {
+        let f = move |_: Timestamp, key: &K, new, old| f(key, new, old);
+        self.update_state(None, f, Location::caller())
+    }
+
+    /// As [`update_state_by_key`](Self::update_state_by_key), with the time of the batch: the engine's clock when its trigger ended, the same for
+    /// all keys, which never runs backwards, also when the job is started again.
+    ///
+    /// ```
+    /// use highwater::testing::{self, Collect};
+    /// use highwater::time::{Timestamp, hours};
+    ///
+    /// let run = testing::run(2, |job| {
+    ///     let words = job.read("in", vec!["a".to_owned()]);
+    ///     // When each word was last there; it is forgotten after an hour.
+    ///     let last = words.key_by(|word| word.clone()).update_state_by_key_at(
+    ///         |at, _word, new: Vec<String>, last: Option<Timestamp>| match last {
+    ///             _ if !new.is_empty() => Some(at),
+    ///             last => last.filter(|last| at < *last + hours(1)),
+    ///         },
+    ///     );
+    ///     last.uid("last").write("out", Collect);
+    /// })?;
+    /// assert!(run.last_per_key::<String, Timestamp>("out")["a"] > Timestamp::from_ms(0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn update_state_by_key_at<S: Data + PartialEq>(
+        &self,
+        f: impl Fn(Timestamp, &K, Vec<V>, Option<S>) -> Option<S> + Send + Sync + 'static,
+    ) -> Stream<(K, S)> {
         self.update_state(None, f, Location::caller())
     }
 
@@ -240,13 +270,14 @@ impl<K: Key, V: Data> KeyedStream<K, V> {
         let initial: Arc<Vec<(K, S)>> = Arc::new(initial.into_iter().collect());
         // Everything that a worker's operator is made of is shared between workers.
         let make = move || Some(initial.clone());
+        let f = move |_: Timestamp, key: &K, new, old| f(key, new, old);
         self.update_state(Some(Arc::new(make)), f, Location::caller())
     }
 
     fn update_state<S: Data + PartialEq>(
         &self,
         initial: Option<MakeInitial<K, S>>,
-        f: impl Fn(&K, Vec<V>, Option<S>) -> Option<S> + Send + Sync + 'static,
+        f: impl Fn(Timestamp, &K, Vec<V>, Option<S>) -> Option<S> + Send + Sync + 'static,
         at: &'static Location<'static>,
     ) -> Stream<(K, S)> {
         let f = Arc::new(f);

@@ -54,8 +54,8 @@ pub use job::Job;
 pub use keyed::KeyedStream;
 pub use map_with_state::StateHandle;
 pub use process::{
-    BroadcastContext, BroadcastProcess, BroadcastState, Context, Expiring, List, Map, Process,
-    Processed, SideOutput, States, Timers, Ttl, Value,
+    BroadcastContext, BroadcastProcess, BroadcastState, Context, Expiring, List, Map, OfKeys,
+    Process, Processed, SideOutput, States, Timers, Ttl, Value,
 };
 pub use running::Running;
 pub use state_spec::{MappedWithState, StateSpec};

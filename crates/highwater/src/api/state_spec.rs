@@ -290,6 +290,9 @@ where
         let Some(silent) = &mut self.silent else { return };
         let (f, states) = (&self.f, &mut self.states);
         let mut mapped = Vec::new();
+        silent.give_times(now, |spot| {
+            states.get_hashed(spot.group, spot.lookup, &spot.place).is_some()
+        });
         silent.clean(now, |gone| {
             let state = states.remove_hashed(gone.group, gone.lookup, &gone.place);
             if let Some(state) = state {

@@ -18,7 +18,7 @@ use highwater_state::{KeyedTable, Kind, StateTable, Verdict};
 use super::changed::PerEpoch;
 use super::state_spec::Beginning;
 use super::stateless::emit;
-use super::{BATCH_ROWS, SLICE_ROWS};
+use super::{BATCH_ROWS, SLICE_ROWS, Timestamp};
 
 /// The operator.
 pub(super) struct UpdateState<K, V, S, F> {
@@ -47,7 +47,7 @@ where
     K: Data + Eq,
     V: Data,
     S: Data + PartialEq,
-    F: Fn(&K, Vec<V>, Option<S>) -> Option<S>,
+    F: Fn(Timestamp, &K, Vec<V>, Option<S>) -> Option<S>,
 {
     pub(super) fn new(
         context: &OperatorContext,
@@ -74,13 +74,13 @@ where
 
     /// Runs the function for all keys of the `index`-th key group, and appends a row for each that has state afterwards. Answers
     /// how often it ran.
-    fn update_group(&mut self, index: usize, rows: &mut Vec<(K, S)>) -> usize {
+    fn update_group(&mut self, index: usize, at: Timestamp, rows: &mut Vec<(K, S)>) -> usize {
         let (f, values) = (&*self.f, &mut self.values);
         let mut keys = 0;
         let visited = self.state.visit_group(index, |key, old| {
             keys += 1;
             let new_values = if values.is_empty() { None } else { values.remove(key) };
-            let new = f(key, new_values.unwrap_or_default(), Some(old.clone()));
+            let new = f(at, key, new_values.unwrap_or_default(), Some(old.clone()));
             let Some(new) = new else { return Ok::<_, std::convert::Infallible>(Verdict::Remove) };
             rows.push((key.clone(), new.clone()));
             // A state that stays as it is stays out of the checkpoint.
@@ -92,7 +92,7 @@ where
         keys += new_keys.len();
         for key in new_keys {
             let new_values = values.remove(&key).unwrap_or_default();
-            if let Some(new) = f(&key, new_values, None) {
+            if let Some(new) = f(at, &key, new_values, None) {
                 rows.push((key.clone(), new.clone()));
                 self.state.set(key, new);
             }
@@ -101,7 +101,7 @@ where
     }
 
     /// Runs the function for some key groups, and answers whether that was all.
-    fn update_some(&mut self, first: usize, out: &mut Outputs) -> Stage<K, V> {
+    fn update_some(&mut self, first: usize, at: Timestamp, out: &mut Outputs) -> Stage<K, V> {
         let mut rows = Vec::new();
         let mut keys = 0;
         for index in first..self.state.group_count() {
@@ -109,7 +109,7 @@ where
                 emit_all(&mut rows, out);
                 return Stage::Updating(index);
             }
-            keys += self.update_group(index, &mut rows);
+            keys += self.update_group(index, at, &mut rows);
             if rows.len() >= BATCH_ROWS {
                 emit_all(&mut rows, out);
             }
@@ -132,7 +132,7 @@ where
     K: Data + Eq,
     V: Data,
     S: Data + PartialEq,
-    F: Fn(&K, Vec<V>, Option<S>) -> Option<S>,
+    F: Fn(Timestamp, &K, Vec<V>, Option<S>) -> Option<S>,
 {
     fn receive(
         &mut self,
@@ -175,7 +175,8 @@ where
             self.stage = if end.trigger_ends { Stage::Updating(0) } else { Stage::Idle };
         }
         if let Stage::Updating(first) = self.stage {
-            self.stage = self.update_some(first, out);
+            let at = Timestamp::from_ms(end.clock_ms.min(i64::MAX as u64) as i64);
+            self.stage = self.update_some(first, at, out);
         }
         Ok(if let Stage::Idle = self.stage { Work::Done } else { Work::More })
     }

@@ -14,9 +14,11 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::vec;
 
+use highwater_codec::hash_key;
 use highwater_runtime::{Batch, BoxError, Data, Epoch, Operator, OperatorContext, Outputs};
 use highwater_state::{KeyGroups, Replicated, StateTable};
 
+use super::context::Moment;
 use super::states::ProcessTable;
 use super::{Context, Process};
 use crate::api::changed::PerEpoch;
@@ -47,7 +49,8 @@ pub trait BroadcastProcess: Process {
 
 /// What a process function is lent for a record that all workers get.
 ///
-/// Broadcast states can be changed through it. It has no key, so states of keys can't be reached, and nothing can be emitted.
+/// Broadcast states can be changed through it. It has no key, so nothing can be emitted, and states of keys are reached through
+/// [`apply_to_keyed_state`](Self::apply_to_keyed_state) only.
 pub struct BroadcastContext<'a, P: Process> {
     cx: &'a mut Context<P>,
     epoch: Epoch,
@@ -55,6 +58,82 @@ pub struct BroadcastContext<'a, P: Process> {
 }
 
 impl<P: Process> BroadcastContext<'_, P> {
+    /// Calls `f` for every key that has something in `state` (a value, a list or a map that the function has declared), with that key as the present one:
+    /// its states can be read and changed, timers set, and records emitted. Every worker does that for the keys that it has, in no particular order.
+    ///
+    /// It visits every key at once, so the end of the epoch takes as long as there are keys.
+    ///
+    /// ```
+    /// use highwater::testing::{self, Collect, Script};
+    /// use highwater::{BoxError, BroadcastContext, BroadcastProcess, Context, Process, States, Value};
+    ///
+    /// /// Sums up payments, and tells of all sums when somebody closes the books.
+    /// struct Books {
+    ///     sum: Value<u64>,
+    /// }
+    ///
+    /// impl Process for Books {
+    ///     type Key = String;
+    ///     type In = u64;
+    ///     type Out = (String, u64);
+    ///
+    ///     fn declare(states: &mut States<Self>) -> Self {
+    ///         Books { sum: states.value("sum") }
+    ///     }
+    ///
+    ///     fn record(&mut self, amount: u64, cx: &mut Context<Self>) -> Result<(), BoxError> {
+    ///         let sum = self.sum.get(cx).unwrap_or_default() + amount;
+    ///         self.sum.set(cx, sum);
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// impl BroadcastProcess for Books {
+    ///     type Broadcast = ();
+    ///
+    ///     fn broadcast(&mut self, _: (), cx: &mut BroadcastContext<'_, Self>) -> Result<(), BoxError> {
+    ///         let sum = &self.sum;
+    ///         cx.apply_to_keyed_state(sum, |cx| {
+    ///             if let Some(sum) = sum.take(cx) {
+    ///                 cx.emit((cx.key().clone(), sum));
+    ///             }
+    ///             Ok(())
+    ///         })
+    ///     }
+    /// }
+    ///
+    /// let run = testing::run(2, |job| {
+    ///     let payments = vec![("ann".to_owned(), 5u64), ("bob".to_owned(), 7), ("ann".to_owned(), 1)];
+    ///     let payments = job.read("payments", payments).keyed();
+    ///     let close = job.read("close", Script::new().epoch().checkpoint().epoch().checkpoint().record(()));
+    ///     payments.process_with_broadcast(&close, Books::declare).uid("books").main().write("out", Collect);
+    /// })?;
+    /// let mut out = run.committed::<(String, u64)>("out");
+    /// out.sort();
+    /// assert_eq!(out, [("ann".to_owned(), 6), ("bob".to_owned(), 7)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The first one that `f` answers; further keys aren't visited then.
+    pub fn apply_to_keyed_state(
+        &mut self,
+        state: &impl OfKeys<P>,
+        mut f: impl FnMut(&mut Context<P>) -> Result<(), BoxError>,
+    ) -> Result<(), BoxError> {
+        let mut keys = state.keys(self.cx);
+        keys.dedup();
+        for key in keys {
+            let hash = hash_key(&key)?;
+            let moment = self.time.map_or(Moment::None, Moment::Record);
+            self.cx.enter(self.epoch, hash, key, moment);
+            f(self.cx)?;
+        }
+        self.cx.leave();
+        Ok(())
+    }
+
     /// The epoch of the record.
     pub fn epoch(&self) -> Epoch {
         self.epoch
@@ -78,6 +157,22 @@ impl<P: Process> Deref for BroadcastContext<'_, P> {
 impl<P: Process> fmt::Debug for BroadcastContext<'_, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "BroadcastContext<{}>", type_name::<P>())
+    }
+}
+
+/// The handle of a state that keys have: a [`Value`](super::Value), a [`List`](super::List) or a [`Map`](super::Map).
+pub trait OfKeys<P: Process>: sealed::Keys<P> {}
+
+impl<P: Process, S: sealed::Keys<P>> OfKeys<P> for S {}
+
+pub(super) use sealed::Keys;
+
+mod sealed {
+    use super::{Context, Process};
+
+    pub trait Keys<P: Process> {
+        /// The keys of this worker that have something in it that hasn't come to its end. One that has several things follows itself.
+        fn keys(&self, cx: &Context<P>) -> Vec<P::Key>;
     }
 }
 

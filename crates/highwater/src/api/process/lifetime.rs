@@ -223,13 +223,24 @@ impl<Q: Data + Eq, H: Hashing<Q>> Lifetimes<Q, H> {
         }
     }
 
-    /// Finds entries whose time is over, some at the end of each epoch, and has them removed.
-    pub(in crate::api) fn clean(&mut self, instant: Instant, mut remove: impl FnMut(&Placed<Q>)) {
+    /// Touches entries without a time, some at the end of each epoch, as soon as there is one. `is_there` says which of them haven't been removed.
+    pub(in crate::api) fn give_times(
+        &mut self,
+        instant: Instant,
+        is_there: impl Fn(&Placed<Q>) -> bool,
+    ) {
         let Some(now) = self.now(instant) else { return };
         let some = self.timeless.len().saturating_sub(CLEANED);
         for spot in self.timeless.split_off(some) {
-            self.touch(spot, now);
+            if is_there(&spot) {
+                self.touch(spot, now);
+            }
         }
+    }
+
+    /// Finds entries whose time is over, some at the end of each epoch, and has them removed.
+    pub(in crate::api) fn clean(&mut self, instant: Instant, mut remove: impl FnMut(&Placed<Q>)) {
+        let Some(now) = self.now(instant) else { return };
         for _ in 0..CLEANED {
             let Some((_, spot)) = self.due.pop(now) else { break };
             let touched = self.touched.get_mut();
@@ -304,9 +315,33 @@ mod tests {
         let (group, lookup) = ByKey::both(&7_u64);
         lifetimes.write(Placed { group, lookup, place: 7 }, at(0));
         assert_eq!((lifetimes.touched.borrow().len(), lifetimes.due.len()), (1, 0));
+        lifetimes.give_times(at(i64::MAX), |_| true);
         lifetimes.clean(at(i64::MAX), |_| panic!("nothing ends"));
         assert!(lifetimes.is_alive(group, lookup, &7, at(i64::MAX)));
         lifetimes.restored([7].iter());
         assert_eq!(lifetimes.due.len(), 0);
+    }
+
+    /// An entry that is written before there is any time, and removed before it is given one, leaves nothing behind.
+    #[test]
+    fn what_is_removed_before_it_has_a_time_is_forgotten() {
+        let groups = KeyGroups::default();
+        for ttl in [Ttl::never(), Ttl::after_write(Duration::from_secs(1))] {
+            let ttl = ttl.by_event_time();
+            let mut lifetimes: Lifetimes<u64, ByKey> =
+                Lifetimes::new("state", ttl, groups, groups.range(0, 1));
+            lifetimes.touched.get_mut().begin(1, true);
+            let at = |watermark| Instant { clock: None, watermark, time: None };
+            for place in [7, 8] {
+                let (group, lookup) = ByKey::both(&place);
+                lifetimes.write(Placed { group, lookup, place }, at(None));
+            }
+            let (group, lookup) = ByKey::both(&7);
+            lifetimes.forget(group, lookup, &7);
+            lifetimes.give_times(at(Some(0)), |spot| spot.place != 7);
+            assert_eq!(lifetimes.touched.borrow().len(), 1, "{ttl:?}");
+            let (group, lookup) = ByKey::both(&8);
+            assert!(lifetimes.touched.borrow().get_hashed(group, lookup, &8).is_some());
+        }
     }
 }

@@ -10,6 +10,7 @@ use highwater_codec::hash_key;
 use highwater_runtime::Data;
 use highwater_state::{ByFirst, ByKey, Hashing, KeyGroups, KeyedTable, Kind, StateTable};
 
+use super::broadcast::Keys;
 use super::lifetime::{Instant, Lifetimes, Placed, Ttl};
 use super::states::ProcessTable;
 use super::{Context, Process};
@@ -102,6 +103,18 @@ impl<T: Data> List<T> {
     }
 }
 
+impl<P: Process, T: Data> Keys<P> for List<T> {
+    fn keys(&self, cx: &Context<P>) -> Vec<P::Key> {
+        let (list, instant) = (cx.table::<ListTable<P::Key, T>>(self.index), cx.instant());
+        let lives = |length: &&Length<P::Key>| {
+            let Length { hash, key, .. } = length;
+            let lifetimes = list.lifetimes.as_ref();
+            lifetimes.is_none_or(|lifetimes| lifetimes.is_alive(*hash, *hash, key, instant))
+        };
+        list.lengths.0.iter().filter(lives).map(|length| length.key.clone()).collect()
+    }
+}
+
 const WHOLE: &str = "a list has every position below its length";
 
 impl<T> fmt::Debug for List<T> {
@@ -154,6 +167,8 @@ impl<K: Data + Eq, T: Data> ProcessTable for ListTable<K, T> {
 
     fn clean(&mut self, instant: Instant) {
         if let Some(lifetimes) = &mut self.lifetimes {
+            let lengths = &self.lengths;
+            lifetimes.give_times(instant, |spot| lengths.of(spot.group, &spot.place) > 0);
             lifetimes.clean(instant, |gone| {
                 self.lengths.drain(&mut self.elements, gone.group, &gone.place);
             });

@@ -10,6 +10,7 @@ use highwater_codec::hash_key;
 use highwater_runtime::Data;
 use highwater_state::{ByFirst, Hashing, KeyGroups, KeyedTable, Kind, StateTable};
 
+use super::broadcast::Keys;
 use super::lifetime::{Instant, Lifetimes, Placed, Ttl};
 use super::states::ProcessTable;
 use super::{Context, Process};
@@ -117,6 +118,16 @@ impl<M: Key, T: Data> Map<M, T> {
     }
 }
 
+impl<P: Process, M: Key, T: Data> Keys<P> for Map<M, T> {
+    fn keys(&self, cx: &Context<P>) -> Vec<P::Key> {
+        let (map, instant) = (cx.table::<MapTable<P::Key, M, T>>(self.index), cx.instant());
+        let lives = |of: &&KeyPlaces<P::Key, M>| {
+            of.places.iter().any(|placed| map.is_alive(of.hash, placed, instant))
+        };
+        map.places.0.iter().filter(lives).map(|of| of.key.clone()).collect()
+    }
+}
+
 const LISTED: &str = "an entry that is listed exists";
 
 #[inline]
@@ -196,6 +207,10 @@ impl<K: Data + Eq, M: Key, T: Data> ProcessTable for MapTable<K, M, T> {
 
     fn clean(&mut self, instant: Instant) {
         if let Some(lifetimes) = &mut self.lifetimes {
+            let places = &self.places;
+            lifetimes.give_times(instant, |spot| {
+                places.find(spot.group, &spot.place.0, &spot.place.1).is_some()
+            });
             lifetimes.clean(instant, |gone| {
                 let (key, at) = &gone.place;
                 self.places.remove(gone.group, key, at);

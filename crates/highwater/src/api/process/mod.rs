@@ -25,7 +25,7 @@ mod value;
 
 use highwater_runtime::{BoxError, Data};
 
-pub use broadcast::{BroadcastContext, BroadcastProcess, BroadcastState};
+pub use broadcast::{BroadcastContext, BroadcastProcess, BroadcastState, OfKeys};
 pub use build::Processed;
 pub use context::Context;
 pub use lifetime::Ttl;

@@ -4,9 +4,11 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use highwater_codec::hash_key;
 use highwater_runtime::Data;
 use highwater_state::{ByKey, KeyGroups, KeyedTable, Kind, StateTable};
 
+use super::broadcast::Keys;
 use super::lifetime::{Instant, Lifetimes, Placed, Ttl};
 use super::states::ProcessTable;
 use super::{Context, Process};
@@ -78,6 +80,21 @@ impl<T: Data> Value<T> {
     }
 }
 
+impl<P: Process, T: Data> Keys<P> for Value<T> {
+    fn keys(&self, cx: &Context<P>) -> Vec<P::Key> {
+        let (table, instant) = (cx.table::<ValueTable<P::Key, T>>(self.index), cx.instant());
+        let groups = 0..table.values.group_count();
+        let all = groups.flat_map(|group| table.values.group_entries(group)).map(|(key, _)| key);
+        let lives = |key: &&P::Key| {
+            table.lifetimes.as_ref().is_none_or(|lifetimes| {
+                let hash = hash_key(*key).expect("a key that is stored can be hashed");
+                lifetimes.is_alive(hash, hash, key, instant)
+            })
+        };
+        all.filter(lives).cloned().collect()
+    }
+}
+
 impl<T> fmt::Debug for Value<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Value({})", self.index)
@@ -120,6 +137,10 @@ impl<K: Data + Eq, T: Data> ProcessTable for ValueTable<K, T> {
 
     fn clean(&mut self, instant: Instant) {
         if let Some(lifetimes) = &mut self.lifetimes {
+            let values = &self.values;
+            lifetimes.give_times(instant, |spot| {
+                values.get_hashed(spot.group, spot.lookup, &spot.place).is_some()
+            });
             lifetimes.clean(instant, |gone| {
                 self.values.remove_hashed(gone.group, gone.lookup, &gone.place);
             });

@@ -79,6 +79,16 @@ impl BroadcastProcess for Both {
             Some(rule) => self.rules.insert(cx, at, rule),
             None => drop(self.rules.remove(cx, &at)),
         }
+        // Every key that has had a left record is told one more, whichever worker has it.
+        if rule == "+c" {
+            let left = &self.left;
+            cx.apply_to_keyed_state(left, |cx| {
+                let count = left.get(cx).ok_or("only keys that have the state are visited")?;
+                left.set(cx, count + 1);
+                cx.emit((cx.key().clone(), count + 1, 0, "applied".to_owned()));
+                Ok(())
+            })?;
+        }
         Ok(())
     }
 }
@@ -131,12 +141,18 @@ impl Model {
     fn complete(&mut self) -> (Vec<Told>, Vec<(String, u64)>) {
         let OpenEpoch { records, rules } = self.open.remove(0);
         self.open.push(OpenEpoch::default());
+        let (mut told, mut even) = (Vec::new(), Vec::new());
         for (at, rule) in rules.into_iter().flatten() {
             if let Some(rule) = change(self.rules.remove(&at), &rule) {
                 self.rules.insert(at, rule);
             }
+            if rule == "+c" {
+                for (key, counts) in self.counts.iter_mut().filter(|(_, counts)| counts[0] > 0) {
+                    counts[0] += 1;
+                    told.push((text(*key), counts[0], 0, "applied".to_owned()));
+                }
+            }
         }
-        let (mut told, mut even) = (Vec::new(), Vec::new());
         for (key, is_right) in records {
             let counts = self.counts.entry(key).or_default();
             counts[usize::from(is_right)] += 1;

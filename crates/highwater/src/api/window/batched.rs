@@ -14,10 +14,10 @@ use highwater_runtime::{
 };
 
 use super::{Batches, Windowed, WindowedStream};
-use crate::api::Stream;
 use crate::api::job::{Spec, pipeline};
 use crate::api::stateless::emit;
 use crate::api::step::{Collected, Count, Merge, Reduce, Step};
+use crate::api::{Either, Stream};
 
 /// A stream by batches; made by [`Stream::batches`].
 ///
@@ -64,6 +64,48 @@ impl<T: Data> Stream<T> {
         let beats: Stream<Option<T>> = Stream::new(self.job().clone(), node, 0);
         let windows = self.map(Some).union(&beats).window_all(batches);
         BatchedStream { windows }
+    }
+}
+
+impl<T: Data> Stream<T> {
+    /// Whatever `f` makes of the batches of two streams, those of each trigger together; it is called for empty ones, too. All of it is done on one worker.
+    ///
+    /// ```
+    /// use highwater::testing::{self, Collect};
+    /// use highwater::Batches;
+    ///
+    /// let run = testing::run(2, |job| {
+    ///     let words = job.read("words", vec!["a".to_owned(), "b".to_owned()]);
+    ///     let numbers = job.read("numbers", vec![7u64]);
+    ///     // How many of each there are in a batch.
+    ///     let counts = words.transform_with(&numbers, Batches::each(), |words, numbers| {
+    ///         vec![(words.len() as u64, numbers.len() as u64)]
+    ///     });
+    ///     counts.uid("counts").flat_map(|batch| batch.value).write("out", Collect);
+    /// })?;
+    /// let counts = run.committed::<(u64, u64)>("out");
+    /// assert_eq!(counts.iter().map(|(words, _)| words).sum::<u64>(), 2);
+    /// assert_eq!(counts.iter().map(|(_, numbers)| numbers).sum::<u64>(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn transform_with<U: Data, O: Data>(
+        &self,
+        other: &Stream<U>,
+        batches: Batches,
+        f: impl Fn(Vec<T>, Vec<U>) -> Vec<O> + Send + Sync + 'static,
+    ) -> Windowed<(), Option<Either<T, U>>, Vec<O>> {
+        let both = self.map(Either::Left).union(&other.map(Either::Right));
+        both.batches(batches).transform(move |both| {
+            let (mut left, mut right) = (Vec::new(), Vec::new());
+            for row in both {
+                match row {
+                    Either::Left(row) => left.push(row),
+                    Either::Right(row) => right.push(row),
+                }
+            }
+            f(left, right)
+        })
     }
 }
 
