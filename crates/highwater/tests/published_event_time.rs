@@ -2,30 +2,14 @@
 //! MultiStatefulOperatorsSuite, StreamingDeduplicationSuite and TransformWithStateSuite, Apache-2.0). Each step is an epoch; what is compared is what came out in all, as
 //! when a batch comes out is Spark's own. At the end of the input time goes to its end here, which tells of what Spark would still hold.
 
-use highwater::testing::{Collect, Run, Script, Test};
+mod support;
+
+use highwater::testing::Collect;
 use highwater::time::{Timestamp, Watermark, secs};
 use highwater::{
     BoxError, Context, Process, Session, States, Stream, Timers, Ttl, Tumbling, Value, WindowResult,
 };
-
-/// What happens: records, or a crash behind a checkpoint.
-enum Step<T> {
-    Add(Vec<T>),
-    Crash,
-}
-
-use Step::{Add, Crash};
-
-fn script<T>(steps: Vec<Step<T>>) -> Script<T> {
-    steps.into_iter().fold(Script::new(), |script, step| match step {
-        Add(records) => script.records(records).epoch(),
-        Crash => script.checkpoint().crash(),
-    })
-}
-
-fn run<T: highwater::Data>(steps: Vec<Step<T>>, job: impl FnOnce(Stream<T>)) -> Run {
-    Test::new(2).then(3).then(1).run(|graph| job(graph.read("in", script(steps)))).unwrap()
-}
+use support::{Add, Crash, Step, run_steps, seconds};
 
 /// The times of numbers are seconds; windows of five of them are counted.
 fn fives(numbers: &Stream<i64>, behind: u64) -> highwater::Windowed<(), i64, u64> {
@@ -33,13 +17,9 @@ fn fives(numbers: &Stream<i64>, behind: u64) -> highwater::Windowed<(), i64, u64
     numbers.window_all(Tumbling::of(secs(5))).count().uid("fives")
 }
 
-fn seconds(at: Timestamp) -> i64 {
-    at.as_ms() / 1_000
-}
-
 /// (begin, count) of all windows, and what was late, both sorted.
 fn counted(steps: Vec<Step<i64>>) -> (Vec<(i64, u64)>, Vec<i64>) {
-    let run = run(steps, |numbers| {
+    let run = run_steps(steps, |numbers| {
         let counts = fives(&numbers, 10);
         counts.late().map(|(_, n)| n).write("late", Collect);
         counts.map(|window| (seconds(window.start), window.value)).write("out", Collect);
@@ -76,7 +56,7 @@ fn the_watermark_outlives_restarts() {
 #[test]
 fn windows_follow_windows() {
     let steps = vec![Add((10..=21).collect()), Add((10..=29).collect()), Add(vec![30, 31])];
-    let run = run(steps, |numbers| {
+    let run = run_steps(steps, |numbers| {
         let tens = fives(&numbers, 0).window_all(Tumbling::of(secs(10))).fold(
             (0, 0),
             |acc: &mut (u64, u64), five: WindowResult<(), u64>| {
@@ -117,7 +97,7 @@ fn sessions<W>(windows: impl FnOnce() -> W) -> (Vec<(String, i64, i64, u64)>, us
 where
     W: highwater::WindowKind<(String, i64)>,
 {
-    let run = run(lines(), |lines| {
+    let run = run_steps(lines(), |lines| {
         let lines = lines.event_time(|line| line.1 * 1_000, Watermark::bounded(secs(30)));
         let words = lines.flat_map(|(line, at)| {
             line.split(' ').map(|word| (word.to_owned(), at)).collect::<Vec<_>>()
@@ -219,7 +199,7 @@ fn time_outs_by_event_time() {
         Add(vec![row("a", 10)]),
         Add(vec![row("b", 31)]),
     ];
-    let run = run(steps, |rows| {
+    let run = run_steps(steps, |rows| {
         let rows = rows.event_time(|row| row.1 * 1_000, Watermark::bounded(secs(10)));
         let told = rows.key_by(|row| row.0.clone()).process(Highest::declare).uid("highest");
         told.main().write("out", Collect);
@@ -248,7 +228,7 @@ fn a_count_that_is_removed_at_three() {
         Add(words) => Add(words.into_iter().map(str::to_owned).collect::<Vec<String>>()),
         Crash => Crash,
     });
-    let run = run(steps.collect(), |words| {
+    let run = run_steps(steps.collect(), |words| {
         let counts = words.key_by(|word| word.clone()).map_with_state(
             |word, _, count: &mut highwater::StateHandle<'_, i64>| {
                 let now = count.get().copied().unwrap_or_default() + 1;
@@ -289,7 +269,7 @@ fn repetitions_within_the_watermark() {
         Add(vec![35]),
         Add(vec![55]),
     ];
-    let run = run(steps, |numbers| {
+    let run = run_steps(steps, |numbers| {
         let numbers = numbers.event_time(|n: &i64| n * 1_000, Watermark::bounded(secs(10)));
         let within = Ttl::after_write(secs(10)).by_event_time();
         let once = numbers.key_by(|n| *n).distinct_within(within).uid("once");
@@ -315,7 +295,7 @@ fn repetitions_of_a_key_within_the_watermark() {
         Add(vec![row("a", 21)]),
         Add(vec![row("d", 25)]),
     ];
-    let run = run(steps, |rows| {
+    let run = run_steps(steps, |rows| {
         let rows =
             rows.event_time(|row: &(String, i64)| row.1 * 1_000, Watermark::bounded(secs(2)));
         let within = Ttl::after_write(secs(2)).by_event_time();

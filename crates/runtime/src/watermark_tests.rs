@@ -304,3 +304,47 @@ fn a_watermark_of_watermarks_never_falls() {
     assert_eq!(rig.epoch(10, &[(0, "", reached(150))]), [reached(150)]);
     assert_eq!(rig.epoch(10, &[(0, "", reached(END_OF_TIME))]), [reached(200)]);
 }
+
+/// A sequence of steps that Apache Spark publishes (EventTimeWatermarkSuite, Apache-2.0): two inputs, whose watermarks are 10 and 5 seconds behind.
+#[test]
+fn two_inputs_as_published() {
+    let mut rig = Rig::new(Of::Watermarks(2), None);
+    let (mut highest, mut now) = ([None; 2], 0);
+    let mut step = |rig: &mut Rig, first: &[i64], second: &[i64]| {
+        let mut told = Vec::new();
+        for (input, (numbers, delay)) in [(first, 10), (second, 5)].into_iter().enumerate() {
+            highest[input] = highest[input].max(numbers.iter().max().copied());
+            if let Some(highest) = highest[input] {
+                told.push((input, "", reached((highest - delay) * 1_000)));
+            }
+        }
+        if let Some(News::Reached(time)) = rig.epoch(10, &told).last() {
+            now = *time;
+        }
+        now
+    };
+    let steps: [(&[i64], &[i64], i64); 15] = [
+        (&[11], &[], 0),
+        (&[], &[6], 1_000),
+        (&[], &[8], 1_000),
+        (&[21], &[], 3_000),
+        (&[], &[17, 28, 39], 11_000),
+        (&[31], &[], 21_000),
+        (&[41], &[], 31_000),
+        (&[51], &[], 34_000),
+        (&[100], &[100], 90_000),
+        (&[120], &[110], 105_000),
+        (&[130], &[125], 120_000),
+        (&[100], &[100], 120_000),
+        (&[140], &[100], 120_000),
+        (&[100], &[135], 130_000),
+        (&[200], &[190], 185_000),
+    ];
+    for (first, second, expected) in steps {
+        assert_eq!(step(&mut rig, first, second), expected, "{first:?} and {second:?}");
+    }
+    assert_eq!(rig.restart(), Some(185_000));
+    // Spark has forgotten how far the first one had come, and is here with the next step only.
+    assert_eq!(step(&mut rig, &[], &[200]), 190_000);
+    assert_eq!(step(&mut rig, &[200], &[]), 190_000);
+}

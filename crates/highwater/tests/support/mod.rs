@@ -4,6 +4,7 @@
 
 mod folders;
 mod numbers;
+mod published;
 mod ruled;
 mod sinks;
 mod stored;
@@ -22,6 +23,7 @@ use highwater_log::Store;
 
 pub use folders::*;
 pub use numbers::*;
+pub use published::*;
 pub use ruled::*;
 pub use sinks::*;
 pub use stored::*;

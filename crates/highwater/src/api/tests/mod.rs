@@ -7,6 +7,7 @@ mod keyed;
 mod lifetime;
 mod process;
 mod published;
+mod published_clock;
 mod published_windows;
 mod running;
 mod timers;
