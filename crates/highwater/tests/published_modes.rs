@@ -250,9 +250,8 @@ fn sessions_in_complete_mode() {
     ];
     let run = run_steps(steps, |lines: Stream<(String, i64)>| {
         let lines = lines.event_time(|line| line.1 * 1_000, Watermark::bounded(days(1)));
-        let words = lines.flat_map(|(line, _)| {
-            line.split(' ').map(str::to_owned).collect::<Vec<_>>()
-        });
+        let words =
+            lines.flat_map(|(line, _)| line.split(' ').map(str::to_owned).collect::<Vec<_>>());
         let sessions = words.key_by(|word| word.clone()).window(Session::with_gap(secs(10)));
         let counts = sessions.trigger(EarlyTrigger::count(1)).count().uid("sessions");
         counts.map(|s| (s.key, seconds(s.start), seconds(s.end), s.value)).write("out", Collect);

@@ -58,14 +58,8 @@ fn time_outs() {
     let rig = Rig::new(2, move |keyed: crate::KeyedStream<String, u64>| {
         keyed.map_with_state_spec(StateSpec::new().timeout(secs(10)), count)
     });
-    let steps = [
-        Add(&["a"], 1),
-        Add(&["b"], 1),
-        Add(&["b"], 10),
-        Restart,
-        Add(&["c"], 11),
-        Add(&[], 12),
-    ];
+    let steps =
+        [Add(&["a"], 1), Add(&["b"], 1), Add(&["b"], 10), Restart, Add(&["c"], 11), Add(&[], 12)];
     let expected = [
         vec![row("a", 1)],
         vec![row("b", 1)],

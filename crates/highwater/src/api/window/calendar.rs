@@ -66,20 +66,28 @@ impl Days {
             Unit::Month => Some(date.first_of_month()),
             Unit::Year => Some(date.first_of_year()),
         };
-        let next = first.and_then(|first| {
-            let span = match self.unit {
-                Unit::Day => 1.day(),
-                Unit::Week => 1.week(),
-                Unit::Month => 1.month(),
-                Unit::Year => 1.year(),
-            };
-            first.checked_add(span).ok()
-        });
         let begin = |date: Option<Date>| date.and_then(|date| self.begin_of(date));
-        (begin(first).unwrap_or(i64::MIN), begin(next).unwrap_or(i64::MAX))
+        let next = self.behind(first);
+        let end = begin(next).unwrap_or(i64::MAX);
+        if time < end {
+            return (begin(first).unwrap_or(i64::MIN), end);
+        }
+        // The clocks have been put back across midnight, and it is the day before once more.
+        (end, begin(self.behind(next)).unwrap_or(i64::MAX))
     }
 
-    /// The first moment of a date; where the clocks are put forward at midnight, the day begins later.
+    /// The first date of the window behind the one that begins with this date.
+    fn behind(&self, first: Option<Date>) -> Option<Date> {
+        let span = match self.unit {
+            Unit::Day => 1.day(),
+            Unit::Week => 1.week(),
+            Unit::Month => 1.month(),
+            Unit::Year => 1.year(),
+        };
+        first?.checked_add(span).ok()
+    }
+
+    /// The first moment of a date. Where the clocks are put forward at midnight, the day begins later; where they are put back across midnight, it begins the first time.
     fn begin_of(&self, date: Date) -> Option<i64> {
         let zoned = date.to_zoned_datetime(self.zone.clone()).ok()?;
         Some(zoned.timestamp().as_millisecond())
@@ -89,5 +97,52 @@ impl Days {
 impl fmt::Debug for Days {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}s in {:?}", self.unit, self.zone.iana_name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HOUR: i64 = 3_600_000;
+
+    /// In St. John's clocks were put back from 0:01 to 23:01 of the day before: what happens then is in the day that had begun.
+    #[test]
+    fn a_day_that_has_begun_goes_on_though_clocks_say_the_day_before() {
+        let days = Days::new(Unit::Day, "America/St_Johns").unwrap();
+        // On 7 November 2010 at 2:31 UTC.
+        let put_back = 1_289_097_060_000;
+        let begin = put_back - 60_000;
+        let day = (begin, begin + 25 * HOUR);
+        assert_eq!(days.span_of(begin - 1).1, begin);
+        for minutes in [-1, 0, 10, 58, 59, 60, 120] {
+            assert_eq!(days.span_of(put_back + minutes * 60_000), day, "{minutes}");
+        }
+        assert_eq!(days.span_of(day.1).0, day.1);
+    }
+
+    proptest! {
+        /// Windows follow one another without a gap, wherever and however clocks are changed.
+        #[test]
+        fn every_moment_is_in_one_window(
+            zone in prop::sample::select(vec![
+                "UTC", "Europe/Berlin", "America/St_Johns", "America/Sao_Paulo", "America/Havana", "Africa/Cairo",
+                "Pacific/Apia", "Australia/Lord_Howe", "Asia/Beirut", "America/Toronto",
+            ]),
+            unit in prop::sample::select(vec![Unit::Day, Unit::Week, Unit::Month, Unit::Year]),
+            // From 1900 to 2040, in minutes.
+            minute in -36_000_000..37_000_000_i64,
+        ) {
+            let days = Days::new(unit, zone).unwrap();
+            let time = minute * 60_000;
+            let (start, end) = days.span_of(time);
+            prop_assert!(start <= time && time < end, "{start} {time} {end}");
+            for inside in [start, start + (end - start) / 2, end - 1] {
+                prop_assert_eq!(days.span_of(inside), (start, end));
+            }
+            prop_assert_eq!(days.span_of(end).0, end);
+        }
     }
 }
