@@ -88,6 +88,11 @@ pub struct Options {
     #[arg(long, value_name = "BYTES", default_value = "32MB", value_parser = bytes)]
     pub in_flight: usize,
 
+    /// How long the job goes on without being able to commit a checkpoint; then it stops reading until it can. What is read meanwhile
+    /// is read again after a crash.
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = some_time)]
+    pub uncommitted: Duration,
+
     /// Say nothing but errors.
     #[arg(long, short)]
     pub quiet: bool,
@@ -130,6 +135,7 @@ impl Options {
             trigger: self.trigger,
             checkpoint_interval: (!self.no_checkpoints).then_some(self.checkpoint_interval),
             in_flight_bytes: self.in_flight,
+            uncommitted: self.uncommitted,
             retained: self.keep,
             fresh: self.fresh,
             ..Settings::default()
@@ -205,6 +211,7 @@ mod tests {
             Just("--trigger"),
             Just("--epoch"),
             Just("--in-flight"),
+            Just("--uncommitted"),
             Just("--quiet"),
             Just("-w"),
         ];

@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use highwater_env::{BoxFuture, Env};
@@ -62,6 +63,8 @@ pub(crate) struct FilePublisher<F> {
     starts_over: bool,
     covered: Option<u32>,
     begun: bool,
+    /// It was said that parts are closed before their age.
+    said_early: AtomicBool,
     env: Arc<dyn Env>,
 }
 
@@ -76,7 +79,18 @@ impl<F: FileFormat> FilePublisher<F> {
             uid, job, job_id, attempt, starts_over, covered, begun, env, ..
         } = context;
         let (place, me) = (place::open(path, &env)?, Owner::new(&job, &job_id, &uid));
-        Ok(FilePublisher { place, format, roll, me, attempt, starts_over, covered, begun, env })
+        Ok(FilePublisher {
+            place,
+            format,
+            roll,
+            me,
+            attempt,
+            starts_over,
+            covered,
+            begun,
+            said_early: AtomicBool::new(false),
+            env,
+        })
     }
 }
 
@@ -113,7 +127,16 @@ impl<F: FileFormat> Publisher for FilePublisher<F> {
     }
 
     fn plan(&self, items: &mut [StagedItem], clock_ms: u64, last: bool) {
-        plan(items, self.roll, F::EXTENSION, clock_ms, last);
+        let early = plan(items, self.roll, F::EXTENSION, clock_ms, last);
+        if early && !self.said_early.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                target: "highwater::sink",
+                "sink `{}`: more than {HELD_MAX} staged files would wait for `roll_age` ({:.0} s), so that parts are closed before; there is one \
+                 for each worker, checkpoint and folder: take checkpoints less often, or ask for a shorter age",
+                self.me.sink,
+                self.roll.age.as_secs_f64()
+            );
+        }
     }
 
     fn publish(&self, _: u64, items: Vec<StagedItem>) -> BoxFuture<Result<(), BoxError>> {
@@ -130,8 +153,9 @@ impl<F: FileFormat> Publisher for FilePublisher<F> {
 }
 
 /// Gives items their parts, in each partition by itself: each its own, or, with an age, all that wait in one when the first is
-/// old or they are enough. If more than [`HELD_MAX`] would wait, the partitions with the most of them don't.
-fn plan(items: &mut [StagedItem], roll: Roll, extension: &str, clock_ms: u64, last: bool) {
+/// old or they are enough. If more than [`HELD_MAX`] would wait, the partitions with the most of them don't; whether that is so is
+/// answered.
+fn plan(items: &mut [StagedItem], roll: Roll, extension: &str, clock_ms: u64, last: bool) -> bool {
     let mut partitions: BTreeMap<String, Vec<&mut StagedItem>> = BTreeMap::new();
     for item in items.iter_mut().filter(|item| item.part.is_none()) {
         let (partition, _) = partition::split(&item.name);
@@ -145,13 +169,15 @@ fn plan(items: &mut [StagedItem], roll: Roll, extension: &str, clock_ms: u64, la
     }
     let mut held: usize = waiting.iter().map(|(_, items)| items.len()).sum();
     waiting.sort_by_key(|(_, items)| std::cmp::Reverse(items.len()));
+    let early = held > HELD_MAX;
     for (partition, mut items) in waiting {
         if held <= HELD_MAX {
-            return;
+            break;
         }
         held -= items.len();
         plan_partition(&partition, &mut items, roll, extension, clock_ms, true);
     }
+    early
 }
 
 fn plan_partition(

@@ -339,8 +339,10 @@ fn only_so_many_items_wait() {
     let (few, most) = (10, HELD_MAX as u64);
     let mut items: Vec<StagedItem> = (0..few).map(|interval| of("x=1", interval)).collect();
     items.extend((few..most).map(|interval| of("x=2", interval)));
-    assert!(planned(&mut items, roll, 1000, false).iter().all(Option::is_none));
+    assert!(!plan(&mut items, roll, "csv", 1000, false));
+    assert!(items.iter().all(|item| item.part.is_none()));
     items.push(of("x=1", most));
+    assert!(plan(&mut items.clone(), roll, "csv", 1000, false), "it is said");
     let parts = planned(&mut items, roll, 1000, false);
     let waiting: Vec<usize> = (0..items.len()).filter(|at| parts[*at].is_none()).collect();
     let expected: Vec<usize> = (0..few as usize).chain([HELD_MAX]).collect();
