@@ -36,8 +36,10 @@ pub(super) fn of_rows<T: Serialize + DeserializeOwned>(
     rows: &[T],
 ) -> Result<Vec<FieldRef>, String> {
     let columns = Vec::<FieldRef>::from_samples(rows, options());
-    let mut columns = columns
-        .map_err(|error| format!("the columns of a row can't be found: {}", error.message()))?;
+    let mut columns = columns.map_err(|error| {
+        let why = error.message();
+        format!("the columns of a row can't be found ({why}); a column has values of one type: map rows to a struct whose fields have")
+    })?;
     let Ok(Shape::Fields(names)) = shape::of::<T>() else { return Ok(columns) };
     let told: Vec<Option<FieldRef>> =
         names.iter().map(|name| of_fields::<T>(std::slice::from_ref(name))).collect();

@@ -337,6 +337,20 @@ fn rows_that_are_no_columns_are_refused() {
     }
     let files = Files::parquet("out");
     assert!(check::<u64>(&files).contains("`u64` is none; map it to one"));
+    // Whose columns are those of the first rows, so that no two files need have the same.
+    #[derive(Clone, Serialize, Deserialize)]
+    struct Flat {
+        a: u64,
+        #[serde(flatten)]
+        rest: BTreeMap<String, u64>,
+    }
+    for error in [
+        check::<Flat>(&files),
+        check::<BTreeMap<String, u64>>(&files),
+        check::<serde_json::Value>(&files),
+    ] {
+        assert!(error.contains("map it to a struct that names its columns"), "{error}");
+    }
     assert!(check::<(u64, u64)>(&files).contains("the columns of a tuple have no names"));
     assert!(check::<Row>(&files).contains("column `event` is an enum with data"));
     assert!(check::<Holds>(&files).contains("column `empty` is a struct without fields"));
@@ -347,6 +361,25 @@ fn rows_that_are_no_columns_are_refused() {
     assert_eq!(WriteFormat::<Written>::check(&files.format), Ok(()));
     let source = crate::connectors::IntoSource::<u64>::into_source(files);
     assert!(source.splits(&[]).is_err());
+}
+
+/// Only the rows tell what is in such a column.
+#[test]
+fn values_of_several_types_in_a_column_say_what_to_do() {
+    #[derive(Clone, Serialize, Deserialize)]
+    struct Row {
+        value: serde_json::Value,
+    }
+    let rows = |values: [&str; 2]| values.map(|text| Row { value: text.parse().unwrap() }).to_vec();
+    let files = Files::parquet("out");
+    assert_eq!(WriteFormat::<Row>::check(&files.format), Ok(()));
+    let encode = |rows| {
+        let mut encoder = WriteFormat::<Row>::encoder(&files.format);
+        encoder.encode(rows, &mut Vec::new())
+    };
+    encode(rows(["1", "null"])).unwrap();
+    let error = encode(rows(["1", "\"x\""])).unwrap_err().to_string();
+    assert!(error.contains("has values of one type"), "{error}");
 }
 
 /// A number that is text outside, and refuses any other.

@@ -93,7 +93,14 @@ impl<T: Data> WriteFormat<T> for Parquet {
             Ok(Shape::Tuple(_)) => {
                 return Err("the columns of a tuple have no names; map it to a struct".to_owned());
             }
-            Ok(_) => {}
+            Ok(Shape::All) => {
+                return Err(format!(
+                    "which columns a row has isn't known before there are rows if it is a map, a `serde_json::Value`, or has \
+                     `#[serde(flatten)]` in it, as `{}` is or has; map it to a struct that names its columns",
+                    std::any::type_name::<T>()
+                ));
+            }
+            Ok(Shape::Fields(_)) => {}
         }
         match columns::of_type::<T>() {
             Some(columns) => self.typed(columns).map(drop),
