@@ -26,6 +26,9 @@ const OPTIONS: &str = "--checkpoints s3://bucket/jobs/numbers --checkpoint-inter
 const LIMIT: u64 = 20_000;
 const RATE: u64 = 4_000;
 
+/// So slow that a job doesn't come to its end before it is killed, however slow the machine is.
+const SLOW: u64 = 200;
+
 fn committed(status: &Value) -> u64 {
     status["status"]["checkpoints"]["committed"].as_u64().unwrap_or_default()
 }
@@ -61,7 +64,7 @@ fn a_job_is_killed_again_and_again() {
         let place = Place::with(server.variables());
         let mut kills = 0;
         for workers in [1, 2, 3, 1, 2] {
-            let job = place.start(&format!("{OPTIONS} --workers {workers}"), LIMIT, RATE);
+            let job = place.start(&format!("{OPTIONS} --workers {workers}"), LIMIT, SLOW);
             let ControlFlow::Continue(job) = until(&place, job, 2) else { break };
             // Kills it.
             drop(job);
@@ -176,7 +179,7 @@ fn output_of_a_job_that_is_killed_again_and_again_is_exact() {
         let place = with_output(&server);
         let mut kills = 0;
         for workers in [1, 3, 2] {
-            let job = place.start(&format!("{WITH_OUTPUT} --workers {workers}"), LIMIT, RATE / 4);
+            let job = place.start(&format!("{WITH_OUTPUT} --workers {workers}"), LIMIT, SLOW);
             let ControlFlow::Continue(job) = until(&place, job, 2) else { break };
             let twice = |numbers: &Vec<u64>| numbers.windows(2).any(|pair| pair[0] == pair[1]);
             assert!(!published(&server).iter().any(twice), "a row is there twice");
@@ -233,4 +236,45 @@ fn of_two_jobs_one_has_the_place() {
             assert_eq!(published(&server), [[0; 0]; 3]);
         }
     }
+}
+
+/// Where nothing was ever begun, a name may be wrong: the supervisor doesn't try for ever.
+#[test]
+fn a_server_that_was_never_there_is_told() {
+    let server = S3::moto();
+    let mut variables = with_output(&server).variables;
+    drop(server);
+    variables.retain(|(name, _)| name != jobs::OUT);
+    let checkpoints = Place::with(variables.clone());
+    variables.push((jobs::OUT.to_owned(), OUT.to_owned()));
+    let output = Place::with(variables);
+    let restart = "--restart exponential --processes 2";
+    let mut jobs = [
+        checkpoints.start(&format!("{OPTIONS} {restart}"), LIMIT, 0),
+        output.start(&format!("--checkpoints here {restart}"), LIMIT, 0),
+    ];
+    for job in &mut jobs {
+        assert!(!job.0.wait().unwrap().success());
+    }
+    checkpoints.wait_until_said("could not write s3://bucket/jobs/numbers/probe in 10 tries");
+    output.wait_until_said("can't read s3://bucket/out/lines/.highwater/owner.json");
+    for place in [&checkpoints, &output] {
+        place.wait_until_said("the job has never begun, and isn't started again");
+    }
+}
+
+/// What a job has begun with is waited for, also by attempts that find it away at their start.
+#[test]
+fn a_server_that_was_there_is_waited_for_by_the_next_attempt() {
+    let mut server = S3::seaweed();
+    let place = with_output(&server);
+    let job = place.start(&format!("{WITH_OUTPUT} --restart exponential"), LIMIT, RATE / 4);
+    let ControlFlow::Continue(job) = until(&place, job, 2) else { panic!("ended too soon") };
+    server.kill();
+    job.kill_children();
+    place.wait_until_said("was ended by signal 9; starting again");
+    place.wait_until_said("probe in 10 tries");
+    server.restart();
+    job.finish();
+    output_is_exact(&server);
 }

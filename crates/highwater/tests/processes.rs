@@ -316,6 +316,9 @@ fn a_record_that_always_fails_is_left_out() {
         let said = finish(job.env(program::PANIC, when).spawn().unwrap());
         assert!(said.contains("the job goes on without it"), "{said}");
         assert!(said.contains("1 bad record skipped"), "{said}");
+        // Those that led to the record count, too.
+        let restarts = said.matches("; starting again in").count();
+        assert!(restarts > 1 && said.contains(&format!("{restarts} restarts")), "{said}");
         let mut numbers = rows(&folder.path().join("out/numbers"));
         numbers.sort_unstable();
         let expected: Vec<u64> = (0..30_000).filter(|number| *number != 1000).collect();

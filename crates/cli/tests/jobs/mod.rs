@@ -77,7 +77,7 @@ pub fn run() {
 pub struct Place {
     folder: TempDir,
     /// More variables of the environment, for job and program.
-    variables: Vec<(String, String)>,
+    pub variables: Vec<(String, String)>,
 }
 
 impl Place {
@@ -200,6 +200,18 @@ impl Job {
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([name, &self.0.id().to_string()]).status().unwrap();
         assert!(sent.success());
+    }
+
+    /// Kills the processes that it started, and not itself.
+    pub fn kill_children(&self) {
+        // Each is the child of a thread.
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.0.id())).unwrap();
+        let children = threads.flatten().map(|thread| thread.path().join("children"));
+        let children: String = children.flat_map(std::fs::read_to_string).collect();
+        assert!(!children.is_empty(), "it has some");
+        for child in children.split_whitespace() {
+            assert!(Command::new("kill").args(["-KILL", child]).status().unwrap().success());
+        }
     }
 
     pub fn finish(mut self) {

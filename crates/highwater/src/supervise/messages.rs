@@ -60,6 +60,8 @@ pub(super) enum Word {
 pub(super) enum Sort {
     /// Another attempt may fare better.
     Again,
+    /// So it may once a place outside of the job is there again, the checkpoints' storage or the destination of a sink.
+    Away,
     /// The job's own function, a source or a sink failed: with an attempt that never began to work, somebody has to do something first.
     OfTheJob,
     /// The processes didn't find together: try again, and don't count it.
@@ -79,8 +81,8 @@ impl Sort {
             }
 
             Error::Refused { .. } => Sort::Final,
-            Error::Log(LogError::Unavailable { .. } | LogError::Gone { .. }) => Sort::Again,
-            Error::Operator { source, .. } if source.is::<Away>() => Sort::Again,
+            Error::Log(LogError::Unavailable { .. } | LogError::Gone { .. }) => Sort::Away,
+            Error::Operator { source, .. } if source.is::<Away>() => Sort::Away,
             Error::Operator { .. } | Error::Io { .. } => Sort::OfTheJob,
             Error::Log(_) => Sort::Final,
             _ => Sort::Again,

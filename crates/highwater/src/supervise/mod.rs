@@ -116,14 +116,21 @@ pub(crate) fn run(
     };
     let began = env.monotonic();
     let mut failures: Vec<Failure> = Vec::new();
+    // Of all kinds, also those that are forgotten by the strategy because the record at fault was left out.
+    let (mut restarts, mut last_failure) = (0, None);
     loop {
-        let last = failures.last().map(|failure| failure.why.clone());
-        let attempt = job.attempt(failures.len() as u64, last)?;
+        let attempt = job.attempt(restarts, last_failure.clone())?;
         let (why, delay) = match attempt {
             Attempt::Ended(outcome) => return Ok(outcome),
             Attempt::Failed(Failed { sort: Sort::Final, why, .. }) => return Err(error(why)),
             Attempt::Failed(Failed { sort: Sort::OfTheJob, why, .. }) if !job.begun => {
                 return Err(error(why));
+            }
+            // Nobody knows whether it was ever there: a name may be mistyped. What a job has begun with is waited for.
+            Attempt::Failed(Failed { sort: Sort::Away, why, .. }) if !job.begun => {
+                return Err(error(format!(
+                    "{why}\n  the job has never begun, and isn't started again"
+                )));
             }
             Attempt::Failed(Failed { why, .. }) if job.stopping => {
                 return Err(error(format!(
@@ -140,6 +147,7 @@ pub(crate) fn run(
                 }
                 let at = env.monotonic() - began;
                 failures.push(Failure { at, why: why.clone(), progressed, of_the_job });
+                (restarts, last_failure) = (restarts + 1, Some(why.clone()));
                 match options.restart.decide(&failures, (env.random() % 100) as u32) {
                     Decision::After(delay) => (why, delay),
                     Decision::GiveUp(reason) => {
@@ -151,7 +159,7 @@ pub(crate) fn run(
             }
         };
         let again = format!("{why}; starting again in {:.2} s", delay.as_secs_f64());
-        tracing::warn!(job = name, restarts = failures.len(), "{again}");
+        tracing::warn!(job = name, restarts, "{again}");
         if job.pause(delay) {
             return Err(error(format!(
                 "{why}\n  stopped before it was started again; nothing committed is lost"
@@ -289,9 +297,7 @@ impl Job<'_> {
                 Ok(Event::Gone(process)) => {
                     left -= 1;
                     let Some(failed) = self.gone(&mut processes, process) else { continue };
-                    // What comes after the first is its consequence, unless it says that there is no use in going on.
-                    let is_final = failed.sort == Sort::Final;
-                    if failure.as_ref().is_none_or(|first| first.sort != Sort::Final && is_final) {
+                    if failure.as_ref().is_none_or(|first| self.matters_more(&failed, first)) {
                         failure = Some(failed);
                     }
                     for other in &mut processes {
@@ -309,6 +315,15 @@ impl Job<'_> {
             Some(Word::Ended(outcome)) => Attempt::Ended(outcome),
             _ => unreachable!("a process that didn't end well has failed"),
         }
+    }
+
+    /// Whether a failure that comes after the first of an attempt isn't its consequence: it says that there is no use in going on. Where
+    /// nothing ran yet, whoever couldn't start has told the others, which may be faster to go.
+    fn matters_more(&self, failed: &Failed, first: &Failed) -> bool {
+        let of_a_start = [Sort::OfTheJob, Sort::Away];
+        let starts = !self.begun && of_a_start.contains(&failed.sort);
+        first.sort != Sort::Final
+            && (failed.sort == Sort::Final || starts && !of_a_start.contains(&first.sort))
     }
 
     /// How a process failed that is gone; none if it had come to its end.

@@ -1,6 +1,7 @@
 //! The start of an attempt: taking a number at the end of the log.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::Error;
@@ -21,6 +22,9 @@ const ROUNDS: u32 = 1000;
 /// An entry that a listing hides would otherwise be taken for one that isn't there, its number for free (a checkpoint below it may
 /// have been collected), and the log for shorter than it is.
 const PROBES: u64 = 8;
+
+/// A store that hasn't answered anything for so long at a start isn't tried again: perhaps there is none.
+const FIRST_ANSWER: Duration = Duration::from_secs(30);
 
 /// What is in the object by which a start tries the store.
 const PROBE_CONTENT: &str =
@@ -105,6 +109,7 @@ impl Log {
         let refused = |why: String| LogError::NotExclusive { path: shown(), why };
         let mut tries = self.tries("write", 0, self.retry);
         let mut there = false;
+        let began = self.env.monotonic();
         loop {
             let why = match tries.answer(self.store.put_new(&path, PROBE_CONTENT.into())).await {
                 Ok(()) if there => return Err(refused("it created it twice".to_owned())),
@@ -128,7 +133,8 @@ impl Log {
                 ) => return Err(LogError::Location { location: shown(), why: error.to_string() }),
                 Err(error) => error.to_string(),
             };
-            if !tries.again(names::PROBE, &why).await {
+            let late = self.env.monotonic() - began >= FIRST_ANSWER;
+            if !tries.again(names::PROBE, &why).await || late {
                 let tries = tries.made();
                 return Err(LogError::Unavailable { doing: "write", path: shown(), tries, why });
             }
