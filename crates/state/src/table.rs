@@ -422,7 +422,7 @@ where
     }
 
     /// Every entry of the `index`-th key group of this table, in no order that means anything.
-    pub fn group_entries(&self, index: usize) -> impl Iterator<Item = (&K, &V)> {
+    pub fn group_entries(&self, index: usize) -> impl Iterator<Item = (&K, &V)> + Clone {
         self.groups[index].slots.iter().map(|slot| (&slot.key, &slot.value))
     }
 

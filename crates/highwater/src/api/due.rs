@@ -1,9 +1,11 @@
 //! What is due when: an index by time in which looking costs as much as is due, however much is held.
 //!
-//! Times are gathered in buckets of some milliseconds, so that millions of different times don't need a node each. A bucket is sorted when
-//! its turn comes. It is derived from state, and made anew when that is read back.
+//! Times are gathered in buckets of some milliseconds, so that millions of different times don't need a node each. When the turn of a bucket
+//! comes, it is dealt out to a list for each millisecond, once. (A timing wheel of two levels; Varghese and Lauck.) It is derived from state, and made
+//! anew when that is read back.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::OccupiedEntry;
 
 /// A bucket has so many milliseconds, as a power of two.
 const WIDTH_BITS: u32 = 6;
@@ -11,18 +13,83 @@ const WIDTH_BITS: u32 = 6;
 /// Things with a time each.
 #[derive(Debug)]
 pub(super) struct Due<T> {
-    /// None is empty.
-    buckets: BTreeMap<i64, Vec<(i64, T)>>,
-    /// Of the bucket whose turn it is, what is due, latest first.
-    present: Vec<(i64, T)>,
+    /// By their times in buckets; none is empty.
+    buckets: BTreeMap<i64, Bucket<T>>,
     len: usize,
     /// The bucket with which tidying up goes on.
     tidying: i64,
 }
 
+/// Things of about the same time.
+#[derive(Debug)]
+enum Bucket<T> {
+    Gathered(Vec<(i64, T)>),
+    Dealt(Box<Dealt<T>>),
+}
+
+/// A list for each millisecond.
+#[derive(Debug)]
+struct Dealt<T> {
+    lists: [Vec<(i64, T)>; 1 << WIDTH_BITS],
+    /// A bit for each list that isn't empty.
+    filled: u64,
+}
+
+impl<T> Dealt<T> {
+    fn push(&mut self, time: i64, thing: T) {
+        let list = time as usize % self.lists.len();
+        self.lists[list].push((time, thing));
+        self.filled |= 1 << list;
+    }
+}
+
+impl<T> Bucket<T> {
+    fn push(&mut self, time: i64, thing: T) {
+        match self {
+            Bucket::Gathered(things) => things.push((time, thing)),
+            Bucket::Dealt(dealt) => dealt.push(time, thing),
+        }
+    }
+
+    /// Its lists, into which it is dealt out if it wasn't yet.
+    fn deal(&mut self) -> &mut Dealt<T> {
+        if let Bucket::Gathered(things) = self {
+            let lists = std::array::from_fn(|_| Vec::new());
+            let mut dealt = Box::new(Dealt { lists, filled: 0 });
+            things.drain(..).for_each(|(time, thing)| dealt.push(time, thing));
+            *self = Bucket::Dealt(dealt);
+        }
+        match self {
+            Bucket::Dealt(dealt) => dealt,
+            Bucket::Gathered(_) => unreachable!("dealt out above"),
+        }
+    }
+
+    /// Has `look` look at all that is in it, and perhaps take some of it out. Answers how much there was, and how much is left.
+    fn look(&mut self, mut look: impl FnMut(&mut Vec<(i64, T)>)) -> (usize, usize) {
+        match self {
+            Bucket::Gathered(things) => {
+                let before = things.len();
+                look(things);
+                (before, things.len())
+            }
+            Bucket::Dealt(dealt) => {
+                let mut counts = (0, 0);
+                for (number, list) in dealt.lists.iter_mut().enumerate() {
+                    counts.0 += list.len();
+                    look(list);
+                    counts.1 += list.len();
+                    dealt.filled &= !(u64::from(list.is_empty()) << number);
+                }
+                counts
+            }
+        }
+    }
+}
+
 impl<T> Default for Due<T> {
     fn default() -> Self {
-        Due { buckets: BTreeMap::new(), present: Vec::new(), len: 0, tidying: i64::MIN }
+        Due { buckets: BTreeMap::new(), len: 0, tidying: i64::MIN }
     }
 }
 
@@ -30,46 +97,50 @@ impl<T> Due<T> {
     /// Puts `thing` at a time.
     pub(super) fn push(&mut self, time: i64, thing: T) {
         self.len += 1;
-        // What comes before the last one that is due now takes its place among these.
-        if self.present.first().is_some_and(|(last, _)| time < *last) {
-            let place = self.present.partition_point(|(other, _)| *other > time);
-            self.present.insert(place, (time, thing));
-        } else {
-            self.buckets.entry(time >> WIDTH_BITS).or_default().push((time, thing));
-        }
+        let bucket = self.buckets.entry(time >> WIDTH_BITS);
+        bucket.or_insert_with(|| Bucket::Gathered(Vec::new())).push(time, thing);
     }
 
     /// Takes the next thing whose time isn't after `now`, in the order of their times.
     pub(super) fn pop(&mut self, now: i64) -> Option<(i64, T)> {
-        self.next(now)?;
+        let (mut bucket, list) = self.first(now)?;
+        let dealt = bucket.get_mut().deal();
+        let thing = dealt.lists[list].pop();
+        if dealt.lists[list].is_empty() {
+            dealt.lists[list] = Vec::new();
+            dealt.filled &= !(1 << list);
+            if dealt.filled == 0 {
+                bucket.remove();
+            }
+        }
         self.len -= 1;
-        self.present.pop()
+        thing
     }
 
     /// As [`pop`](Self::pop), and leaves it there.
     pub(super) fn next(&mut self, now: i64) -> Option<&(i64, T)> {
-        if self.present.is_empty() {
-            self.turn(now);
-        }
-        let next = self.present.last();
-        debug_assert!(next.is_none_or(|(time, _)| *time <= now), "time doesn't run back");
-        next
+        let (bucket, list) = self.first(now)?;
+        bucket.into_mut().deal().lists[list].last()
     }
 
-    /// Finds the first bucket in which something is due.
-    fn turn(&mut self, now: i64) {
-        let Some(first) = self.buckets.first_entry() else { return };
-        let bucket = *first.key();
-        if bucket > now >> WIDTH_BITS {
-            return;
+    /// Some of what is due by then, in the order in which it will be taken: what the first bucket has.
+    pub(super) fn soon(&mut self, now: i64) -> impl Iterator<Item = &(i64, T)> + Clone {
+        let lists = match self.first(now) {
+            Some((bucket, list)) => &bucket.into_mut().deal().lists[list..],
+            None => &[],
+        };
+        lists.iter().flat_map(|list| list.iter().rev()).take_while(move |(time, _)| *time <= now)
+    }
+
+    /// The first bucket in which something is due, and the number of the list that has it.
+    fn first(&mut self, now: i64) -> Option<(OccupiedEntry<'_, i64, Bucket<T>>, usize)> {
+        let mut bucket = self.buckets.first_entry()?;
+        let start = *bucket.key() << WIDTH_BITS;
+        if start > now {
+            return None;
         }
-        let (mut due, rest): (Vec<_>, Vec<_>) =
-            first.remove().into_iter().partition(|(time, _)| *time <= now);
-        if !rest.is_empty() {
-            self.buckets.insert(bucket, rest);
-        }
-        due.sort_by_key(|(time, _)| std::cmp::Reverse(*time));
-        self.present = due;
+        let list = bucket.get_mut().deal().filled.trailing_zeros();
+        (start + i64::from(list) <= now).then_some((bucket, list as usize))
     }
 
     /// How many things there are.
@@ -84,11 +155,10 @@ impl<T> Due<T> {
         let mut buckets = self.buckets.range_mut(self.tidying..);
         while left > 0 {
             let Some((number, bucket)) = buckets.next() else { break };
-            left = left.saturating_sub(bucket.len());
-            let before = bucket.len();
-            tidy(bucket);
-            self.len -= before - bucket.len();
-            if bucket.is_empty() {
+            let (before, after) = bucket.look(&mut tidy);
+            left = left.saturating_sub(before);
+            self.len -= before - after;
+            if after == 0 {
                 empty.push(*number);
             }
         }

@@ -23,7 +23,9 @@ pub trait Step<V>: Send + Sync + 'static {
 
 /// An aggregate whose accumulators can be joined.
 pub trait Merge<V>: Step<V> {
-    /// Adds an accumulator of other values.
+    /// An accumulator may be the larger the more values it has, so that sums of many aren't worth keeping.
+    const GROWS: bool = std::mem::needs_drop::<Self::Acc>();
+    /// Adds an accumulator of other values, which came later.
     fn merge(&self, acc: &mut Self::Acc, other: Self::Acc);
 }
 
@@ -185,6 +187,7 @@ where
 }
 
 impl<V: Data, F: Fn(&V, &V) -> bool + Send + Sync + 'static> Merge<V> for Best<F> {
+    const GROWS: bool = false;
     fn merge(&self, acc: &mut V, other: V) {
         self.add(acc, other);
     }

@@ -33,7 +33,7 @@ impl<T> Slots<T> {
         self.entries.is_empty()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> + Clone {
         self.entries.iter()
     }
 

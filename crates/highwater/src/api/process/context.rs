@@ -180,6 +180,22 @@ impl<P: Process> Context<P> {
         Some((Timers::new(index), at, hash, key))
     }
 
+    /// Brings the states of keys with these hashes, of which there are no more than [`WARM`](highwater_state::WARM), into the caches.
+    pub(super) fn warm(&self, hashes: &[u64]) {
+        self.tables.iter().for_each(|table| table.warm(hashes));
+    }
+
+    /// Does so for keys whose timers of a kind will be taken next.
+    pub(super) fn warm_due(&mut self, by: By, until: i64) {
+        for position in 0..self.timers.len() {
+            let (index, goes_by) = self.timers[position];
+            if goes_by == by {
+                let hashes = self.timer_table(index).warm_due(until);
+                self.warm(&hashes);
+            }
+        }
+    }
+
     /// An epoch is over.
     pub(super) fn tidy_timers(&mut self) {
         for position in 0..self.timers.len() {

@@ -12,7 +12,7 @@
 use highwater_runtime::{
     Batch, BoxError, Epoch, EpochEnd, Keyed, Operator, OperatorContext, Outputs, Work,
 };
-use highwater_state::StateTable;
+use highwater_state::{StateTable, WARM};
 
 use super::broadcast::SecondInput;
 use super::context::{Moment, Now};
@@ -64,7 +64,11 @@ impl<P: Process> ProcessOperator<P> {
         out: &mut Outputs,
     ) -> Result<(), BoxError> {
         let mut times = times.into_iter();
-        for (hash, (key, value)) in keyed.hashes.into_iter().zip(keyed.rows) {
+        for (index, (key, value)) in keyed.rows.into_iter().enumerate() {
+            if index % WARM == 0 {
+                self.cx.warm(&keyed.hashes[index..keyed.hashes.len().min(index + WARM)]);
+            }
+            let hash = keyed.hashes[index];
             let at = times.next().map_or(Moment::None, Moment::Record);
             self.cx.enter(epoch, hash, key, at);
             self.process.record(value, &mut self.cx)?;
@@ -81,7 +85,11 @@ impl<P: Process> ProcessOperator<P> {
                 By::EventTime => now.watermark.unwrap_or(i64::MIN),
                 By::Clock => now.clock_ms,
             };
-            while let Some((timers, at, hash, key)) = self.cx.take_due(by, until) {
+            loop {
+                if called % WARM == 0 {
+                    self.cx.warm_due(by, until);
+                }
+                let Some((timers, at, hash, key)) = self.cx.take_due(by, until) else { break };
                 self.cx.enter(epoch, hash, key, Moment::Timer(by, at));
                 self.process.timer(timers, at.into(), &mut self.cx)?;
                 called += 1;

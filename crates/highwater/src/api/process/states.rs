@@ -25,6 +25,11 @@ pub(super) trait ProcessTable: Any {
     /// The tables were read back.
     fn restored(&mut self) {}
 
+    /// Brings what it has of keys with these hashes into the caches, for nothing but time; see [`KeyedTable::warm`](highwater_state::KeyedTable::warm).
+    fn warm(&self, hashes: &[u64]) {
+        let _ = hashes;
+    }
+
     /// Removes some of what has come to its end.
     fn clean(&mut self, instant: Instant) {
         let _ = instant;

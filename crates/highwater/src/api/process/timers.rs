@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use highwater_codec::hash_key;
 use highwater_runtime::Data;
-use highwater_state::{KeyGroups, KeyedTable, Kind, StateTable};
+use highwater_state::{KeyGroups, KeyedTable, Kind, StateTable, WARM};
 
 use super::states::ProcessTable;
 use super::{Context, Process};
@@ -123,6 +123,13 @@ impl<K: Data + Eq> TimerTable<K> {
         was_there
     }
 
+    /// Brings the next timers into the caches; answers the hashes of their keys.
+    pub(super) fn warm_due(&mut self, now: i64) -> Vec<u64> {
+        let soon = self.due.soon(now).take(WARM);
+        self.timers.warm(soon.clone().map(|(at, (hash, _))| (*hash, lookup(*hash, *at))));
+        soon.map(|(_, (hash, _))| *hash).collect()
+    }
+
     /// When the next timer is due, if any is by now.
     pub(super) fn next(&mut self, now: i64) -> Option<i64> {
         while let Some((at, (hash, key))) = self.due.next(now) {
@@ -181,6 +188,10 @@ impl<K: Data + Eq> ProcessTable for TimerTable<K> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
+    use serde::{Deserialize, Serialize};
+
     use super::*;
 
     /// A key whose timer is put off by every record, as one that waits for silence does.
@@ -210,5 +221,52 @@ mod tests {
             called += 1;
         }
         assert_eq!((called, table.due.len()), (keys, 0));
+    }
+
+    /// Many timers are held, nearly all of which are due much later: the end of an epoch looks at those that are due.
+    #[test]
+    fn the_end_of_an_epoch_costs_what_is_due() {
+        thread_local! {
+            static LOOKED_AT: Cell<usize> = const { Cell::new(0) };
+        }
+        /// Whoever looks at a timer compares its key, copies it or hashes it.
+        #[derive(Debug, Eq, Serialize, Deserialize)]
+        struct Watched(u64);
+        impl PartialEq for Watched {
+            fn eq(&self, other: &Self) -> bool {
+                LOOKED_AT.set(LOOKED_AT.get() + 1);
+                self.0 == other.0
+            }
+        }
+        impl Clone for Watched {
+            fn clone(&self) -> Self {
+                LOOKED_AT.set(LOOKED_AT.get() + 1);
+                Watched(self.0)
+            }
+        }
+        let groups = KeyGroups::default();
+        let mut table: TimerTable<Watched> =
+            TimerTable::new("held", By::EventTime, groups, groups.range(0, 1));
+        table.timers.begin(1, true);
+        let held = 300_000;
+        // A few are due in each of the next milliseconds, and in that bucket of the list there are many more; the others are due later.
+        for key in 0..held {
+            let at = if key % 100 == 0 { key as i64 / 100 % 64 } else { 1_000 + key as i64 };
+            table.set(hash_key(&key).unwrap(), &Watched(key), at);
+        }
+        let (mut called, mut most_each) = (0, 0.0_f64);
+        for now in 0..64 {
+            LOOKED_AT.set(0);
+            let mut due = 0;
+            while table.next(now).is_some() {
+                assert!(table.take(now).is_some());
+                due += 1;
+            }
+            table.tidy();
+            called += due;
+            most_each = most_each.max(LOOKED_AT.get() as f64 / (due + 1) as f64);
+        }
+        assert_eq!((called, table.due.len()), (held as usize / 100, held as usize / 100 * 99));
+        assert!(most_each < 10.0, "{most_each} looks for each timer that is due");
     }
 }

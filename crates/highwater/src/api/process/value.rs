@@ -135,6 +135,10 @@ impl<K: Data + Eq, T: Data> ProcessTable for ValueTable<K, T> {
         lifetimes.restored(entries.map(|(key, _)| key));
     }
 
+    fn warm(&self, hashes: &[u64]) {
+        self.values.warm(hashes.iter().map(|hash| (*hash, *hash)));
+    }
+
     fn clean(&mut self, instant: Instant) {
         if let Some(lifetimes) = &mut self.lifetimes {
             let values = &self.values;

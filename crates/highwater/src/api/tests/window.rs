@@ -72,7 +72,7 @@ pub(super) fn kinds() -> impl Strategy<Value = Kind> {
             slide,
             offset
         }),
-        (1..6i64, 1..8i64).prop_map(|(steps, step)| Kind::Cumulating { max: steps * step, step }),
+        (1..12i64, 1..8i64).prop_map(|(steps, step)| Kind::Cumulating { max: steps * step, step }),
         (1..15i64).prop_map(|gap| Kind::Session { gap }),
     ]
 }

@@ -148,14 +148,15 @@ impl<K: Data + Eq, V: Data, S: Step<V>> Windows for Disjoint<K, V, S> {
         _: &mut ToldRows<K, S::Out>,
     ) {
         let Keyed { hashes, rows } = keyed;
-        let starts: Vec<i64> = times.iter().map(|time| self.spans.start_of(*time)).collect();
         for (index, (key, value)) in rows.into_iter().enumerate() {
             if index % WARM == 0 {
                 let soon = index..hashes.len().min(index + WARM);
-                let soon = hashes[soon.clone()].iter().zip(&starts[soon]);
-                self.windows.warm(soon.map(|(hash, start)| (*hash, lookup(*hash, *start))));
+                let soon = hashes[soon.clone()].iter().zip(&times[soon]);
+                let place =
+                    |(hash, time): (&u64, &i64)| (*hash, lookup(*hash, self.spans.start_of(*time)));
+                self.windows.warm(soon.map(place));
             }
-            let (hash, start) = (hashes[index], starts[index]);
+            let (hash, start) = (hashes[index], self.spans.start_of(times[index]));
             let end = self.end_of(start);
             if end.saturating_add(self.lateness) <= now.before {
                 late.push(key, value, times[index]);

@@ -84,6 +84,22 @@ impl Grid {
         }
     }
 
+    /// The first pane whose last window ends after `time`: all before it are over.
+    pub(super) fn first_live(&self, time: i64) -> i64 {
+        let (last, every) = match self.windows {
+            Windows::Sliding { size, slide } => (time.saturating_sub(size), slide),
+            Windows::Cumulating { max } => (time.saturating_sub(max), max),
+        };
+        self.floor(last, every).saturating_add(every)
+    }
+
+    /// How many panes a window has at the most.
+    pub(super) fn panes(&self) -> i64 {
+        match self.windows {
+            Windows::Sliding { size, .. } | Windows::Cumulating { max: size } => size / self.pane,
+        }
+    }
+
     /// Where the window begins that ends there.
     #[inline]
     pub(super) fn start_of(&self, end: i64) -> i64 {
@@ -103,7 +119,7 @@ pub enum Spans {
     Calendar(Days),
 }
 
-/// Finds the window of a moment; of the calendar most moments are in the one that was found last.
+/// Finds the window of a moment. Most moments are in the one that was found last.
 #[derive(Clone, Debug)]
 pub(super) struct Lookup {
     spans: Spans,
@@ -118,27 +134,28 @@ impl Lookup {
     /// Where the window of a moment begins.
     #[inline]
     pub(super) fn start_of(&self, time: i64) -> i64 {
-        match &self.spans {
-            Spans::Equal(grid) => grid.pane_of(time),
-            Spans::Calendar(days) => self.span_of(days, time).0,
-        }
+        self.span_of(time).0
     }
 
     /// Where the window ends that begins there.
     #[inline]
     pub(super) fn end_of(&self, start: i64) -> i64 {
-        match &self.spans {
-            Spans::Equal(grid) => grid.last_end(start).expect("tumbling windows leave no gaps"),
-            Spans::Calendar(days) => self.span_of(days, start).1,
-        }
+        self.span_of(start).1
     }
 
-    fn span_of(&self, days: &Days, time: i64) -> (i64, i64) {
+    #[inline]
+    fn span_of(&self, time: i64) -> (i64, i64) {
         let (start, end) = self.last.get();
         if (start..end).contains(&time) {
             return (start, end);
         }
-        let span = days.span_of(time);
+        let span = match &self.spans {
+            Spans::Equal(grid) => {
+                let start = grid.pane_of(time);
+                (start, grid.last_end(start).expect("tumbling windows leave no gaps"))
+            }
+            Spans::Calendar(days) => days.span_of(time),
+        };
         self.last.set(span);
         span
     }

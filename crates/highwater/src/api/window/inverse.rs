@@ -53,6 +53,14 @@ pub(super) struct Inverting<K, V, F, G, P> {
     values: PhantomData<fn(V)>,
 }
 
+impl<V> Carried<V> {
+    /// Whether the window that ends there, and begins at `start`, comes to anything else than the last one.
+    fn changes(&self, start: i64, end: i64) -> bool {
+        let new = |trigger: i64| (self.up_to..end).contains(&trigger);
+        self.triggers.iter().any(|(trigger, _)| *trigger < start || new(*trigger))
+    }
+}
+
 impl<K, V, F, G, P> Inverting<K, V, F, G, P>
 where
     K: Data + Eq,
@@ -119,6 +127,7 @@ where
             let mut verdicts = Vec::new();
             for (key, carried) in self.carried.group_entries(index) {
                 seen += 1;
+                let changes = carried.changes(end - self.length, end);
                 let mut carried = carried.clone();
                 let value = self.value_at(&mut carried, end);
                 let keeps = value.as_ref().is_none_or(|value| (self.functions.keep)(key, value));
@@ -132,7 +141,12 @@ where
                     carried.value = None;
                 }
                 let goes = is_last || is_empty || (!keeps && carried.triggers.is_empty());
-                verdicts.push(if goes { Verdict::Remove } else { Verdict::Set(carried) });
+                // What hasn't changed needn't be written to the next checkpoint again.
+                verdicts.push(match (goes, changes || !keeps) {
+                    (true, _) => Verdict::Remove,
+                    (false, true) => Verdict::Set(carried),
+                    (false, false) => Verdict::Keep,
+                });
             }
             let mut verdicts = verdicts.into_iter();
             let visited = self.carried.visit_group(index, |_, _| {

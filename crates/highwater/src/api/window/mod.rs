@@ -19,6 +19,7 @@ mod grid;
 mod held;
 mod inverse;
 mod join;
+mod key_panes;
 mod kind;
 mod operator;
 mod panes;

@@ -1,28 +1,26 @@
-//! Windows that overlap: each key keeps the panes that they share, and a window is put together from them when it ends.
+//! Windows that overlap: each key keeps the panes that they share ([`KeyPanes`]), and a window is put together from them when it ends.
 //!
 //! A record changes one pane, whatever the number of windows that it is in. Every window end costs as much as there are keys with records in
-//! the last windows, which is as many rows as it tells, and for each the panes that it has.
+//! the last windows, which is as many rows as it tells.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hint::black_box;
 use std::sync::Arc;
 
 use highwater_runtime::{Data, Keyed, OperatorContext, Work};
-use highwater_state::{KeyedTable, Kind, StateTable, Verdict, WARM};
-use serde::{Deserialize, Serialize};
+use highwater_state::{KeyedTable, Kind, StateTable, WARM};
 
 use super::grid::Grid;
+use super::key_panes::KeyPanes;
 use super::operator::{Late, Now, ToldRows, Windows};
 use crate::api::SLICE_ROWS;
 use crate::api::ordered::Timed;
 use crate::api::step::Merge;
 
-/// What the records of a key within one pane come to.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(bound = "A: Data")]
-struct Pane<A> {
-    start: i64,
-    acc: A,
-}
+/// Of so many panes a window is put together faster than from sums.
+const FEW: i64 = 8;
+
+const TAKEN_ONCE: &str = "a value is taken once";
 
 /// The windows of some keys.
 pub(super) struct Panes<K, V, S: Merge<V>> {
@@ -30,8 +28,9 @@ pub(super) struct Panes<K, V, S: Merge<V>> {
     grid: Grid,
     /// Panes are kept so much longer than their last window lasts.
     lateness: i64,
-    /// Each key's, in their order. Some may be over.
-    panes: KeyedTable<K, Vec<Pane<S::Acc>>>,
+    panes: KeyedTable<K, KeyPanes<S::Acc>>,
+    /// Keys keep sums of their panes.
+    keeps_sums: bool,
     /// The panes that any key has and that aren't over.
     live: BTreeSet<i64>,
     /// Windows that were told of in earlier epochs and have changed in this one, by end and the key's hash.
@@ -47,7 +46,7 @@ enum Stage {
         end: i64,
         group: usize,
     },
-    /// Keys without any live pane are removed; the key groups before this one are done.
+    /// Nothing is left to tell. Keys without any live pane are removed; the key groups before this one are done.
     Removing {
         group: usize,
     },
@@ -62,20 +61,28 @@ impl<K: Data + Eq, V: Data, S: Merge<V>> Panes<K, V, S> {
             grid,
             lateness,
             panes: KeyedTable::new("panes", Kind::Accumulator, key_groups, groups),
+            keeps_sums: !S::GROWS && grid.panes() > FEW,
             live: BTreeSet::new(),
             again: BTreeMap::new(),
             stage: Stage::Idle,
         }
     }
 
-    /// Whether nothing of a pane is wanted any more.
-    fn is_over(&self, pane: i64, watermark: i64) -> bool {
-        is_over(&self.grid, self.lateness, pane, watermark)
+    /// The first pane of which anything is wanted after `time`.
+    fn first_live(&self, time: i64) -> i64 {
+        match time {
+            i64::MAX => time,
+            _ => self.grid.first_live(time.saturating_sub(self.lateness)),
+        }
     }
 
-    /// The next window end after `after` of which there may be anything to tell.
-    fn next_end(&self, after: i64) -> Option<i64> {
-        self.live.iter().find_map(|pane| self.grid.next_end(*pane, after))
+    /// The next window end after `after`, and until `watermark`, of which there may be anything to tell.
+    fn next_telling(&self, after: i64, watermark: i64) -> Stage {
+        let next = self.live.iter().find_map(|pane| self.grid.next_end(*pane, after));
+        match next.filter(|end| *end <= watermark) {
+            Some(end) => Stage::Telling { end, group: 0 },
+            None => Stage::Removing { group: 0 },
+        }
     }
 
     /// Notes which windows of a record have been told of already.
@@ -92,9 +99,12 @@ impl<K: Data + Eq, V: Data, S: Merge<V>> Panes<K, V, S> {
 
     fn tell_again(&mut self, told: &mut ToldRows<K, S::Out>) -> Work {
         while let Some(((end, hash), keys)) = self.again.pop_first() {
+            let span = (self.grid.start_of(end), end);
             for key in keys {
-                if let Some(panes) = self.panes.get_hashed(hash, hash, &key) {
-                    tell_one(&*self.step, &self.grid, &key, panes, end, told);
+                let panes = self.panes.get_hashed(hash, hash, &key);
+                let merge = |acc: &mut S::Acc, other| self.step.merge(acc, other);
+                if let Some(acc) = panes.and_then(|panes| panes.window(span, merge)) {
+                    told.push(key, span, self.step.out(&acc));
                 }
             }
             if told.is_full() {
@@ -104,66 +114,73 @@ impl<K: Data + Eq, V: Data, S: Merge<V>> Panes<K, V, S> {
         Work::Done
     }
 
-    /// Tells of the windows that end there, of some key groups from `group` on. Answers whether those were all.
+    /// Tells of the windows that end there, of some key groups from `group` on, and removes keys that have nothing but panes that are over by then.
+    /// Answers whether those were all.
     fn tell_some(&mut self, end: i64, group: usize, told: &mut ToldRows<K, S::Out>) -> bool {
+        let live = self.first_live(end);
         let mut seen = 0;
         for index in group..self.panes.group_count() {
             if told.is_full() || seen >= SLICE_ROWS {
                 self.stage = Stage::Telling { end, group: index };
                 return false;
             }
-            for (key, panes) in self.panes.group_entries(index) {
-                seen += 1;
-                tell_one(&*self.step, &self.grid, key, panes, end, told);
-            }
+            seen += self.tell_group(index, end, told);
+            self.remove_group(index, live);
         }
         true
     }
 
-    /// Removes keys that have nothing but panes that are over, of some key groups from `group` on. Answers whether those were all.
-    fn remove_some(&mut self, group: usize, watermark: i64) -> bool {
-        let (grid, lateness) = (self.grid, self.lateness);
+    /// Tells of the windows of a key group that end there. Answers how many keys it has.
+    fn tell_group(&self, index: usize, end: i64, told: &mut ToldRows<K, S::Out>) -> usize {
+        let span = (self.grid.start_of(end), end);
+        let merge = |acc: &mut S::Acc, other| self.step.merge(acc, other);
+        let mut entries = self.panes.group_entries(index);
+        let mut seen = 0;
+        loop {
+            // Panes of several keys are read together, since each is a wait for memory.
+            if seen % WARM == 0 {
+                let soon = entries.clone().take(WARM);
+                black_box(soon.fold(0, |read, (_, panes)| read ^ panes.touch()));
+            }
+            let Some((key, panes)) = entries.next() else { return seen };
+            seen += 1;
+            let acc = match self.keeps_sums {
+                true => panes.next_window(span, merge),
+                false => panes.window(span, merge),
+            };
+            if let Some(acc) = acc {
+                told.push(key.clone(), span, self.step.out(&acc));
+            }
+        }
+    }
+
+    /// Removes the keys of a key group that have nothing but panes before `live`. Answers how many keys it had.
+    fn remove_group(&mut self, index: usize, live: i64) -> usize {
+        let (mut over, mut seen) = (Vec::new(), 0);
+        for (key, panes) in self.panes.group_entries(index) {
+            seen += 1;
+            if panes.last() < live {
+                over.push(key.clone());
+            }
+        }
+        for key in over {
+            self.panes.remove(&key);
+        }
+        seen
+    }
+
+    /// Removes keys that have nothing but panes before `live`, of some key groups from `group` on. Answers whether those were all.
+    fn remove_some(&mut self, group: usize, live: i64) -> bool {
         let mut seen = 0;
         for index in group..self.panes.group_count() {
             if seen >= SLICE_ROWS {
                 self.stage = Stage::Removing { group: index };
                 return false;
             }
-            let visited = self.panes.visit_group(index, |_, panes| {
-                seen += 1;
-                let all = panes.iter().all(|pane| is_over(&grid, lateness, pane.start, watermark));
-                Ok::<_, std::convert::Infallible>(if all { Verdict::Remove } else { Verdict::Keep })
-            });
-            let Ok(()) = visited;
+            seen += self.remove_group(index, live);
         }
         true
     }
-}
-
-/// Whether no window with a pane is kept any more.
-fn is_over(grid: &Grid, lateness: i64, pane: i64, watermark: i64) -> bool {
-    grid.last_end(pane).is_none_or(|last| last.saturating_add(lateness) <= watermark)
-}
-
-/// Tells of the window of a key that ends there, if it has any records.
-fn tell_one<K: Data, V: Data, S: Merge<V>>(
-    step: &S,
-    grid: &Grid,
-    key: &K,
-    panes: &[Pane<S::Acc>],
-    end: i64,
-    told: &mut ToldRows<K, S::Out>,
-) {
-    let start = grid.start_of(end);
-    // Most often all that there are, and never many that aren't.
-    let first = panes.iter().position(|pane| pane.start >= start).unwrap_or(panes.len());
-    let behind = panes.iter().rposition(|pane| pane.start < end).map_or(0, |last| last + 1);
-    let Some((oldest, others)) = panes.get(first..behind).and_then(<[_]>::split_first) else {
-        return;
-    };
-    let mut acc = oldest.acc.clone();
-    others.iter().for_each(|pane| step.merge(&mut acc, pane.acc.clone()));
-    told.push(key.clone(), (start, end), step.out(&acc));
 }
 
 impl<K: Data + Eq, V: Data, S: Merge<V>> Windows for Panes<K, V, S> {
@@ -179,36 +196,46 @@ impl<K: Data + Eq, V: Data, S: Merge<V>> Windows for Panes<K, V, S> {
         _: &mut ToldRows<K, S::Out>,
     ) {
         let Keyed { hashes, rows } = keyed;
+        let live = self.first_live(now.before);
+        // The pane that was found last, and whether it is in any window: slides may leave gaps.
+        let (mut pane, mut is_used) = (0..0, false);
         for (index, (key, value)) in rows.into_iter().enumerate() {
             if index % WARM == 0 {
                 let soon = &hashes[index..hashes.len().min(index + WARM)];
                 self.panes.warm(soon.iter().map(|hash| (*hash, *hash)));
             }
             let (hash, time) = (hashes[index], times[index]);
-            let start = self.grid.pane_of(time);
-            // Between windows that leave gaps.
-            let Some(last) = self.grid.last_end(start) else { continue };
-            if last.saturating_add(self.lateness) <= now.before {
+            if !pane.contains(&time) {
+                let start = self.grid.pane_of(time);
+                pane = start..start.saturating_add(self.grid.pane);
+                is_used = self.grid.last_end(start).is_some();
+            }
+            let start = pane.start;
+            if !is_used {
+                continue;
+            }
+            if start < live {
                 late.push(key, value, time);
                 continue;
             }
             if self.lateness > 0 {
                 self.note_again(hash, &key, start, now);
             }
-            let (step, grid, lateness) = (&*self.step, &self.grid, self.lateness);
-            let panes = self.panes.upsert_hashed(hash, hash, key, Vec::new).value;
-            // Nearly all records are of the youngest pane.
-            let behind = panes.iter().rposition(|pane| pane.start <= start).map_or(0, |at| at + 1);
-            match behind.checked_sub(1).map(|at| &mut panes[at]) {
-                Some(pane) if pane.start == start => step.add(&mut pane.acc, value),
-                _ => {
-                    panes.insert(behind, Pane { start, acc: step.first(value) });
-                    // The oldest go first.
-                    let is_over = |pane: &&Pane<_>| is_over(grid, lateness, pane.start, now.before);
-                    let over = panes.iter().take_while(is_over).count();
-                    panes.drain(..over);
-                    self.live.insert(start);
+            let step = &*self.step;
+            let mut value = Some(value);
+            let first = || KeyPanes::new(start, step.first(value.take().expect(TAKEN_ONCE)));
+            let panes = self.panes.upsert_hashed(hash, hash, key, first).value;
+            if let Some(value) = value {
+                match panes.at(start) {
+                    Some(acc) => {
+                        step.add(acc, value);
+                        continue;
+                    }
+                    None => panes.push(start, step.first(value), live),
                 }
+            }
+            if self.live.last() != Some(&start) {
+                self.live.insert(start);
             }
         }
     }
@@ -218,29 +245,22 @@ impl<K: Data + Eq, V: Data, S: Merge<V>> Windows for Panes<K, V, S> {
             return Work::More;
         }
         if let Stage::Idle = self.stage {
-            self.stage = match self.next_end(now.before) {
-                Some(end) => Stage::Telling { end, group: 0 },
-                None => Stage::Removing { group: 0 },
-            };
+            self.stage = self.next_telling(now.before, now.watermark);
         }
         while let Stage::Telling { end, group } = self.stage {
-            if end > now.watermark {
-                self.stage = Stage::Removing { group: 0 };
-            } else if !self.tell_some(end, group, told) {
+            if !self.tell_some(end, group, told) {
                 return Work::More;
-            } else {
-                self.stage = match self.next_end(end) {
-                    Some(end) => Stage::Telling { end, group: 0 },
-                    None => Stage::Removing { group: 0 },
-                };
             }
+            self.stage = self.next_telling(end, now.watermark);
         }
         if let Stage::Removing { group } = self.stage {
-            let ends = self.live.first().is_some_and(|pane| self.is_over(*pane, now.watermark));
-            if ends && !self.remove_some(group, now.watermark) {
+            let live = self.first_live(now.watermark);
+            // A pane that is kept no longer than its last window went with that.
+            let removes = self.lateness > 0 && self.live.first().is_some_and(|pane| *pane < live);
+            if removes && !self.remove_some(group, live) {
                 return Work::More;
             }
-            while self.live.first().is_some_and(|pane| self.is_over(*pane, now.watermark)) {
+            while self.live.first().is_some_and(|pane| *pane < live) {
                 self.live.pop_first();
             }
         }
@@ -254,8 +274,7 @@ impl<K: Data + Eq, V: Data, S: Merge<V>> Windows for Panes<K, V, S> {
 
     fn restored(&mut self) {
         let groups = 0..self.panes.group_count();
-        let panes =
-            groups.flat_map(|group| self.panes.group_entries(group)).flat_map(|(_, panes)| panes);
-        self.live = panes.map(|pane| pane.start).collect();
+        let panes = groups.flat_map(|group| self.panes.group_entries(group));
+        self.live = panes.flat_map(|(_, panes)| panes.starts()).collect();
     }
 }
