@@ -162,11 +162,15 @@ fn published(server: &S3) -> [Vec<u64>; 3] {
     })
 }
 
-/// Every row once, and nothing left of how it came there.
-fn output_is_exact(server: &S3) {
+fn every_row_is_published_once(server: &S3) {
     for numbers in published(server) {
         assert!(numbers.iter().copied().eq(0..LIMIT), "{} rows", numbers.len());
     }
+}
+
+/// Every row once, and nothing left of how it came there.
+fn output_is_exact(server: &S3) {
+    every_row_is_published_once(server);
     let hidden = output(server).into_keys().filter(|name| name.contains("/.highwater/"));
     let owners = SINKS.map(|sink| format!("{sink}/.highwater/owner.json"));
     assert_eq!(hidden.collect::<BTreeSet<_>>(), owners.into());
@@ -219,6 +223,23 @@ fn output_outlives_its_server() {
     output_is_exact(&server);
     let list = place.highwater("checkpoint list here --json").json();
     assert_eq!(list["attempts"].as_array().unwrap().len(), 1, "{list}");
+}
+
+/// A process that stood still while another one took over and came to the end.
+#[test]
+fn output_of_a_process_that_was_replaced_changes_nothing() {
+    for server in [S3::moto, S3::seaweed] {
+        let server = server();
+        let place = with_output(&server);
+        let job = place.start(WITH_OUTPUT, LIMIT, SLOW);
+        let ControlFlow::Continue(mut zombie) = until(&place, job, 2) else { panic!("it ended") };
+        zombie.signal("-STOP");
+        place.start(WITH_OUTPUT, LIMIT, 0).finish();
+        output_is_exact(&server);
+        zombie.signal("-CONT");
+        assert!(!zombie.0.wait().unwrap().success());
+        every_row_is_published_once(&server);
+    }
 }
 
 #[test]

@@ -38,6 +38,9 @@ use crate::connectors::records::format::FileFormat;
 /// the time that they wait.
 const HELD_MAX: usize = 256;
 
+/// A place that hasn't answered anything for so long at a start isn't tried again by it: perhaps there is none.
+const FIRST_ANSWER: Duration = Duration::from_secs(30);
+
 /// When the sink begins a new file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Roll {
@@ -112,13 +115,19 @@ impl<F: FileFormat> Publisher for FilePublisher<F> {
         let mut delays = self.place.retry().delays(env.as_ref());
         let work = {
             let env = env.clone();
-            move || loop {
-                match prepare() {
-                    Err(error) if error.is::<Away>() => match delays.next() {
-                        Some(delay) => env.block_on(env.sleep(delay)),
-                        None => return Err(error),
-                    },
-                    done => return done,
+            move || {
+                let began = env.monotonic();
+                loop {
+                    let error = match prepare() {
+                        Err(error) if error.is::<Away>() => error,
+                        done => return done,
+                    };
+                    match delays.next() {
+                        Some(delay) if env.monotonic() - began < FIRST_ANSWER => {
+                            env.block_on(env.sleep(delay));
+                        }
+                        _ => return Err(error),
+                    }
                 }
             }
         };

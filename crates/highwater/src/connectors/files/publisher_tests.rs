@@ -435,6 +435,25 @@ fn text_and_json_are_written_as_lines() {
 }
 
 #[test]
+fn places_that_can_never_be_are_refused_with_the_graph() {
+    let check = |files: Files<Csv>| IntoSink::<Row>::into_sink(files).check();
+    for (path, words) in [
+        ("gs://bucket/out", "output location `gs://bucket/out`: there is no store `gs`"),
+        ("file:///out", "write `/out`"),
+        ("s3:///out", "names no bucket"),
+    ] {
+        let error = check(Files::csv(path)).unwrap_err();
+        assert!(error.contains(words), "{error}");
+    }
+    if cfg!(feature = "s3") {
+        let large = |bytes| check(Files::csv("s3://bucket/out").roll_bytes(bytes));
+        large(2 << 30).unwrap();
+        assert!(large(3 << 30).unwrap_err().contains("2.5 GB at the most"));
+    }
+    check(Files::csv("out").roll_bytes(3 << 30)).unwrap();
+}
+
+#[test]
 fn a_destination_that_cannot_be_is_an_error() {
     let bench = Bench::new();
     // A file where the folder should be.

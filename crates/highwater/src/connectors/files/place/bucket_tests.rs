@@ -110,6 +110,11 @@ fn a_part_is_there_whole_and_once() {
     bucket.check_covered(1, 6).unwrap();
     bucket.clear(1).unwrap();
     assert_eq!(names(&bucket), [layout::OWNER, part]);
+    // Somebody is in the middle of publishing it once more.
+    for (item, content) in items.iter().zip(contents) {
+        put(&bucket, &layout::staged_name(item), content);
+    }
+    put(&bucket, &layout::joined_name(1, part), "h,i\n1,2\n3,4\n");
     bucket.clear(2).unwrap();
     assert_eq!(names(&bucket), [layout::OWNER]);
     // Whoever was fenced by that start, and doesn't know yet, has nothing to publish.
