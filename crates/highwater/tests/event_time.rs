@@ -9,8 +9,8 @@ use highwater::connectors::{Files, Generator};
 use highwater::testing::{self, Collect, Run, Script, Test};
 use highwater::time::{WatermarkGenerator, hours, millis, secs};
 use highwater::{
-    BoxError, Context, CountTrigger, Global, Job, Process, Session, Sliding, States, Stream,
-    Timers, Timestamp, Trigger, Tumbling, Value, Watermark, WindowResult,
+    Batches, BoxError, Context, CountTrigger, Global, Job, Process, Session, Sliding, States,
+    Stream, Timers, Timestamp, Trigger, Ttl, Tumbling, Value, Watermark, WindowResult,
 };
 use highwater_log::Store;
 use object_store::memory::InMemory;
@@ -304,6 +304,14 @@ fn windows_that_cannot_be_are_refused_with_their_place() {
         timed(readings).window(Sliding::of(secs(1), secs(0))).count().write("out", Collect);
     });
     assert!(empty.contains("the slide of windows must be a millisecond or more"), "{empty}");
+    let gapless = refused(&|_, readings| {
+        timed(readings).window(Session::with_gap(secs(0))).count().write("out", Collect);
+    });
+    assert!(gapless.contains("must be a millisecond or more"), "{gapless}");
+    let none = refused(&|_, readings| {
+        readings.keyed().window(Batches::last(3).every(0)).count().write("out", Collect);
+    });
+    assert!(none.contains("end after every one or more"), "{none}");
     let odd = refused(&|_, readings| {
         let windows = highwater::Cumulating::of(secs(10), secs(3));
         timed(readings).window(windows).count().write("out", Collect);
@@ -366,6 +374,16 @@ fn a_generator_remembers_what_came_before() {
     assert_eq!(counts(&run), [row("a", 0, 2), row("a", 10, 2), row("a", 20, 1)]);
 }
 
+/// Of sums nothing is lost, of the largest it is.
+#[test]
+fn an_inverse_function_that_does_not_invert_is_found_out() {
+    testing::assert_inverts(|a, b| a + b, |a, b| a - b, &[-3_i64, 0, 7]);
+    let wrong = || testing::assert_inverts(i64::max, |a, b| a - b, &[-3, 0, 7]);
+    let panic = std::panic::catch_unwind(wrong).unwrap_err();
+    let text = panic.downcast_ref::<String>().unwrap();
+    assert!(text.contains("the inverse function doesn't invert: -3 and -3 come to -3"), "{text}");
+}
+
 #[test]
 fn state_that_grows_for_ever_is_warned_of() {
     let plan = testing::plan(|job| {
@@ -376,9 +394,17 @@ fn state_that_grows_for_ever_is_warned_of() {
         let keyed = readings.key_by(|reading| reading.0.clone());
         keyed.count_window(3).count().uid("threes").write("c", Collect);
         keyed.sliding_count_window(3, 1).count().uid("last").write("d", Collect);
+        let forever = keyed.distinct_within(Ttl::never()).uid("forever");
+        forever.main().write("e", Collect);
+        let for_a_while = keyed.distinct_within(Ttl::after_write(secs(1))).uid("for-a-while");
+        for_a_while.main().write("f", Collect);
+        let tens = timed(&readings, secs(1)).keyed().window(Tumbling::of(secs(10)));
+        tens.allowed_lateness(Duration::MAX).count().uid("kept").write("g", Collect);
     });
     let warnings = plan.check(true).unwrap().warnings();
-    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert_eq!(warnings.len(), 4, "{warnings:?}");
+    assert!(warnings[2].starts_with("`forever` ("), "{warnings:?}");
+    assert!(warnings[3].starts_with("`kept` ("), "{warnings:?}");
     assert!(warnings[0].starts_with("`once` (") && warnings[0].contains("event_time.rs:"));
     assert!(warnings[1].starts_with("`growing` ("), "{warnings:?}");
 }

@@ -319,7 +319,12 @@ impl<K: Key, V: Data> KeyedStream<K, V> {
     /// ```
     #[track_caller]
     pub fn distinct_within(&self, ttl: Ttl) -> Processed<V> {
-        self.process(move |states| Within::<K, V>::declare_with(states, ttl))
+        let within = self.process(move |states| Within::<K, V>::declare_with(states, ttl));
+        if ttl.is_endless() {
+            let why = "it remembers every key for ever: give its lifetime an end, as with `Ttl::after_write(...)`";
+            self.job.plan().warn(within.main().port().node, why);
+        }
+        within
     }
 
     /// Maps each record with a function that may read and change its key's state; emits its answers at once.

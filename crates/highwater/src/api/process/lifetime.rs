@@ -73,6 +73,11 @@ impl Ttl {
         Ttl { by: By::EventTime, ..self }
     }
 
+    /// Whether nothing comes to its end.
+    pub(in crate::api) fn is_endless(self) -> bool {
+        self.length.is_none_or(|length| as_ms(length) == i64::MAX)
+    }
+
     /// What it goes by.
     pub(super) fn goes_by(self) -> By {
         self.by

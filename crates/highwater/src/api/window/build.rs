@@ -186,7 +186,12 @@ impl<K: Key, V: Data, W: Telling<V>> WindowedStream<K, V, W> {
     pub(super) fn step<S: Merge<V>>(self, name: &'static str, step: S) -> Windowed<K, V, S::Out> {
         let (build, job, telling) = self.prepare_telling(name);
         let wants_late = build.wants_late.clone();
+        let is_endless = build.lateness == i64::MAX;
         let node = telling.build::<K, S>(build, step);
+        if is_endless {
+            let why = "its windows are kept for ever, since nothing is ever too late for them: give `.allowed_lateness(...)` an end";
+            job.plan().warn(node, why);
+        }
         Windowed::new(job, node, wants_late)
     }
 
