@@ -276,6 +276,7 @@ fn splits(workers: &[WorkerStatus]) -> String {
                     split.position.to_string(),
                     split.records.to_string(),
                     split.behind.map_or_else(|| "-".to_owned(), |behind| behind.to_string()),
+                    if split.is_held { "far ahead, waits" } else { "" }.to_owned(),
                 ]);
             }
         }
@@ -283,7 +284,7 @@ fn splits(workers: &[WorkerStatus]) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    let heads = ["SOURCE", ">WORKER", "SPLIT", ">OFFSET", ">RECORDS", ">BEHIND"];
+    let heads = ["SOURCE", ">WORKER", "SPLIT", ">OFFSET", ">RECORDS", ">BEHIND", "HELD"];
     format!("\nsplits, at the end of the last interval\n{}", table(&heads, rows))
 }
 

@@ -143,6 +143,16 @@ pub(super) const METRICS: &[Metric] = &[
         samples: split_lag,
     },
     Metric {
+        name: "highwater_source_splits_held",
+        kind: Type::Gauge,
+        help: "Splits that aren't read now because others are far behind them in event time; only with `Watermark::align_within`.",
+        labels: OF_SOURCE,
+        samples: |seen| {
+            let held = |host: &HostStatus| host.reader.splits.iter().filter(|s| s.is_held).count();
+            of_kind(seen, HostKind::Source, |host| Some(held(host) as f64))
+        },
+    },
+    Metric {
         name: "highwater_skipped_records_total",
         kind: Type::Counter,
         help: "Malformed records that a source left out.",

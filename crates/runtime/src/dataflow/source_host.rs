@@ -273,7 +273,11 @@ impl Host {
         self.present = Some((tick.epoch, capabilities));
         if let Some(announcer) = self.announcer.as_mut().filter(|_| !holds.is_empty()) {
             announcer.hold(&holds);
-            self.reader.hold(&announcer.held());
+            let held = announcer.held();
+            if let Some(progress) = &self.facts.reader {
+                progress.hold(&held);
+            }
+            self.reader.hold(&held);
         }
         if tick.closing.is_some() {
             self.report_offsets()?;

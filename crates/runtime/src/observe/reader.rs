@@ -1,6 +1,6 @@
 //! What a source's reader says about itself, for people.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
@@ -38,6 +38,8 @@ struct Splits {
     reading: Option<String>,
     /// Those that have moved and aren't at their end.
     under_way: BTreeMap<String, SplitFacts>,
+    /// Those that aren't read because others are far behind them.
+    held: BTreeSet<String>,
     /// How many are at their end.
     ended: u64,
 }
@@ -104,6 +106,11 @@ impl ReaderProgress {
         }
     }
 
+    /// These splits, and no others, aren't read because others are far behind them.
+    pub(crate) fn hold(&self, held: &BTreeSet<String>) {
+        lock(&self.0.splits).held.clone_from(held);
+    }
+
     pub(super) fn status(&self) -> ReaderStatus {
         let splits = lock(&self.0.splits);
         let facts = |(split, facts): (&String, &SplitFacts)| SplitStatus {
@@ -111,6 +118,7 @@ impl ReaderProgress {
             position: facts.offset.position,
             records: facts.offset.records,
             behind: facts.behind,
+            is_held: splits.held.contains(split),
         };
         ReaderStatus {
             bytes_expected: self.0.bytes_expected.load(Relaxed),

@@ -214,6 +214,9 @@ pub struct SplitStatus {
     pub records: u64,
     /// How much more there is, in the unit of the position, if the source knows.
     pub behind: Option<u64>,
+    /// It isn't read now because others are far behind it in event time.
+    #[serde(default)]
+    pub is_held: bool,
 }
 
 /// The checkpoints of an attempt.
