@@ -102,8 +102,8 @@ impl<K: Key, L: Data, R: Data> IntervalJoin<K, L, R> {
         })
     }
 
-    /// Every pair; a record of the left stream for which there is none comes alone, when the watermark has passed its interval. It then has the time of
-    /// the interval's end, or its own if that is later.
+    /// Every pair; a record of the left stream for which there is none comes alone, when the watermark has passed its interval and itself. It then has the
+    /// time of the interval's end, or its own if that is later.
     ///
     /// ```
     /// use highwater::testing::{self, Collect};

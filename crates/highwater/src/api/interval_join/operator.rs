@@ -108,21 +108,21 @@ impl<K: Data + Eq, L: Data, R: Data, O: Data> IntervalJoinOperator<K, L, R, O> {
             };
             let pairs = match value {
                 Either::Left(value) => {
-                    let pairs =
-                        self.right.matching(hash, &key, around(self.bounds), |at, other| {
-                            let pair = Match::Pair(value.clone(), other.clone());
-                            found.push(&key, make(pair), time.max(at));
-                        });
-                    self.left.put(hash, &key, time, value, pairs > 0);
+                    let times = around(self.bounds);
+                    let (key, pairs) = self.right.matching(hash, key, times, |key, at, other| {
+                        let pair = Match::Pair(value.clone(), other.clone());
+                        found.push(key, make(pair), time.max(at));
+                    });
+                    self.left.put(hash, key, time, value, pairs > 0);
                     pairs
                 }
                 Either::Right(value) => {
                     let times = around(self.bounds.mirrored());
-                    let pairs = self.left.matching(hash, &key, times, |at, other| {
+                    let (key, pairs) = self.left.matching(hash, key, times, |key, at, other| {
                         let pair = Match::Pair(other.clone(), value.clone());
-                        found.push(&key, make(pair), time.max(at));
+                        found.push(key, make(pair), time.max(at));
                     });
-                    self.right.put(hash, &key, time, value, pairs > 0);
+                    self.right.put(hash, key, time, value, pairs > 0);
                     pairs
                 }
             };

@@ -56,9 +56,14 @@ impl Bounds {
         ((self.upper - self.lower + 1) / 4).max(1)
     }
 
-    /// The first moment at which nothing that matches a row at `time` can come any more.
+    /// The last moment at which something can come that matches a row at `time`, or another row at that time.
+    fn last(self, time: i64) -> i64 {
+        time.saturating_add(self.upper.max(0))
+    }
+
+    /// The first moment at which a row at `time` is of no use any more.
     fn over_at(self, time: i64) -> i64 {
-        time.saturating_add(self.upper).saturating_add(1)
+        self.last(time).saturating_add(1)
     }
 
     fn bucket_over_at(self, bucket: i64) -> i64 {
@@ -118,10 +123,11 @@ impl<K: Data + Eq, V: Data> Rows<K, V> {
     }
 
     /// Keeps a row, which has been joined already or not.
-    pub(super) fn put(&mut self, hash: u64, key: &K, time: i64, value: V, is_matched: bool) {
+    pub(super) fn put(&mut self, hash: u64, key: K, time: i64, value: V, is_matched: bool) {
         let bucket = self.bucket_of(time);
-        let place = (key.clone(), bucket);
-        let rows = self.buckets.upsert_hashed(hash, lookup(hash, bucket), place, Vec::new).value;
+        let place = (key, bucket);
+        let entry = self.buckets.upsert_hashed(hash, lookup(hash, bucket), place, Vec::new);
+        let (key, rows) = (&entry.key.0, entry.value);
         let at = rows.partition_point(|row| row.time <= time);
         let is_first = rows.is_empty();
         let is_alone = at == 0 || rows[at - 1].time < time;
@@ -132,38 +138,39 @@ impl<K: Data + Eq, V: Data> Rows<K, V> {
             let bucket_over_at = self.bounds.bucket_over_at(bucket);
             self.over.push(bucket_over_at, listed());
         }
-        // Rows of the same time are told of together.
+        // Rows of the same time are told of together, when no more can come.
         if let Some(alone) = self.alone.as_mut().filter(|_| is_alone) {
             alone.push(over_at, (listed(), time));
         }
     }
 
-    /// The rows of a key at these times, which a row of the other side matches; notes that they are matched. Answers how many there are.
+    /// The rows of a key at these times, which a row of the other side matches; notes that they are matched. Gives the key back, and how many there are.
     pub(super) fn matching(
         &mut self,
         hash: u64,
-        key: &K,
+        key: K,
         times: RangeInclusive<i64>,
-        mut found: impl FnMut(i64, &V),
-    ) -> usize {
-        let mut count = 0;
+        mut found: impl FnMut(&K, i64, &V),
+    ) -> (K, usize) {
+        let (mut place, mut count) = ((key, 0), 0);
         for bucket in self.bucket_of(*times.start())..=self.bucket_of(*times.end()) {
-            let place = (key.clone(), bucket);
+            place.1 = bucket;
             let Some(rows) = self.buckets.get_hashed(hash, lookup(hash, bucket), &place) else {
                 continue;
             };
             let from = rows.partition_point(|row| row.time < *times.start());
             let to = rows.partition_point(|row| row.time <= *times.end());
-            rows[from..to].iter().for_each(|row| found(row.time, &row.value));
+            rows[from..to].iter().for_each(|row| found(&place.0, row.time, &row.value));
             count += to - from;
             let are_matched = || rows[from..to].iter().all(|row| row.is_matched);
             if self.alone.is_some() && !are_matched() {
                 let there = || unreachable!("it was there just now");
-                let rows = self.buckets.upsert_hashed(hash, lookup(hash, bucket), place, there);
-                rows.value[from..to].iter_mut().for_each(|row| row.is_matched = true);
+                let entry =
+                    self.buckets.upsert_hashed(hash, lookup(hash, bucket), place.clone(), there);
+                entry.value[from..to].iter_mut().for_each(|row| row.is_matched = true);
             }
         }
-        count
+        (place.0, count)
     }
 
     /// After a restart: what was told of by the watermark `before` isn't told of again.
@@ -186,7 +193,7 @@ impl<K: Data + Eq, V: Data> Rows<K, V> {
             return false;
         };
         let Listed { hash, key, bucket } = listed;
-        let known_at = time.max(time.saturating_add(self.bounds.upper));
+        let known_at = self.bounds.last(time);
         let place = (key, bucket);
         if let Some(rows) = self.buckets.get_hashed(hash, lookup(hash, bucket), &place) {
             let from = rows.partition_point(|row| row.time < time);

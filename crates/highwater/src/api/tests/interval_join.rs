@@ -63,8 +63,9 @@ impl Model {
         }
         self.open.push(Vec::new());
         self.watermark = watermark;
-        let is_alone =
-            |row: &Row, last: i64| !row.is_matched && !row.is_told && row.time + last < watermark;
+        let is_alone = |row: &Row, last: i64| {
+            !row.is_matched && !row.is_told && row.time + last.max(0) < watermark
+        };
         for row in self.left.iter_mut().filter(|row| is_alone(row, upper)) {
             row.is_told = true;
             if self.alone.0 {
