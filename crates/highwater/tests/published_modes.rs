@@ -10,9 +10,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use highwater::testing::{Collect, Run, Test};
+use highwater::testing::{Collect, Run, Script, Test};
 use highwater::time::{Watermark, days, millis, secs};
-use highwater::{EarlyTrigger, Session, StateHandle, Stream, Ttl, Tumbling, WindowResult};
+use highwater::{
+    Data, EarlyTrigger, Session, StateHandle, Stream, Trigger, Ttl, Tumbling, WindowResult,
+};
 use highwater_log::Store;
 use object_store::memory::InMemory;
 use support::{Add, Crash, Step, run_steps, seconds, sorted_rows};
@@ -330,4 +332,39 @@ fn a_function_that_fails_once() {
     };
     assert!(run().unwrap_err().to_string().contains("it fails on the first run"));
     assert_eq!(last_counts(&run().unwrap()), [(1, 1), (2, 1), (3, 1), (4, 1)].into());
+}
+
+/// The records have a field more when the job is started again; what is remembered is their key.
+#[test]
+fn repetitions_across_a_restart_with_a_field_more() {
+    fn names<T: Data>(
+        test: Test,
+        script: Script<T>,
+        name: fn(&T) -> String,
+        time: fn(&T) -> i64,
+    ) -> Vec<String> {
+        let run = test.run(move |job| {
+            let rows = job.read("in", script);
+            let rows = rows.event_time(move |row| time(row) * 1_000, Watermark::bounded(secs(10)));
+            let within = Ttl::after_write(secs(10)).by_event_time();
+            let once = rows.key_by(name).distinct_within(within).uid("once");
+            once.main().map(move |row| name(&row)).write("out", Collect);
+        });
+        sorted_rows(&run.unwrap(), "out")
+    }
+    let store = Store::from_objects(Arc::new(InMemory::new()));
+    let test = |workers| {
+        let test = Test::new(workers).store(store.clone());
+        test.settings(|settings| settings.trigger = Trigger::AvailableNow { rows: 100 })
+    };
+    let row = |name: &str, time: i64| (name.to_owned(), time);
+    let script = Script::new().record(row("a", 1)).epoch().records([row("a", 2), row("b", 3)]);
+    assert_eq!(names(test(2), script, |row| row.0.clone(), |row| row.1), ["a", "b"]);
+    let row = |name: &str, time: i64| (name.to_owned(), time, format!("more of {name}"));
+    // What was there before, and what is new.
+    let script = Script::new().record(row("a", 1)).epoch().records([row("a", 2), row("b", 3)]);
+    let script = script.records([row("a", 5), row("b", 2), row("c", 9)]);
+    let names = names(test(3), script, |row| row.0.clone(), |row| row.1);
+    assert_eq!(names.iter().filter(|name| *name == "c").count(), 1);
+    assert!(names.iter().filter(|name| *name == "a" || *name == "b").count() <= 2, "{names:?}");
 }
