@@ -122,6 +122,9 @@ pub enum Op {
     },
 }
 
+/// A join may have so many pairs to look at: what it tells grows with the square of what it is given.
+const MOST_PAIRS: u64 = 40_000;
+
 /// A stream: an output of a node.
 pub type Output = (usize, usize);
 
@@ -294,6 +297,12 @@ impl Graph {
         };
         inputs.extend((0..others).map(|_| *random.pick(&exact)));
         unread.retain(|output| !inputs.contains(output));
+        if let Op::IntervalJoin(_) = op {
+            let rows: u64 = inputs.iter().map(|(from, _)| self.most_rows(*from)).product();
+            if rows > MOST_PAIRS {
+                op = Op::Connect;
+            }
+        }
         let node = self.add(op, inputs);
         unread.extend((0..op.outputs()).map(|output| (node, output)));
     }
@@ -354,6 +363,17 @@ impl Op {
 }
 
 impl Graph {
+    /// How many rows a node tells at the most, if it tells no more than it is given.
+    fn most_rows(&self, node: usize) -> u64 {
+        let Node { op, inputs, .. } = &self.nodes[node];
+        let given = || inputs.iter().map(|(from, _)| self.most_rows(*from)).sum::<u64>();
+        match op {
+            Op::Read { splits, rows, .. } => u64::from(*splits) * u64::from(*rows),
+            Op::Repeat(times) => u64::from(*times) * given(),
+            _ => given(),
+        }
+    }
+
     /// The sources from which the rows of a node come as they were read; none if anything has regrouped them.
     pub fn read_from(&self, node: usize) -> Option<BTreeSet<usize>> {
         match self.nodes[node].op {
