@@ -48,6 +48,8 @@ struct Begun {
     doing: &'static str,
     /// The last failure.
     why: String,
+    /// Something has succeeded since.
+    answers: bool,
     said: bool,
 }
 
@@ -56,7 +58,7 @@ struct Begun {
 pub struct Trouble {
     /// For how long.
     pub lasts: Duration,
-    /// What failed last, and why.
+    /// What failed last, and why; and whether other requests succeed since, so that all is well once those that failed are repeated.
     pub why: String,
 }
 
@@ -72,7 +74,13 @@ impl Health {
         let now = self.env.monotonic();
         let state = self.lock();
         let begun = state.trouble.as_ref()?;
-        Some(Trouble { lasts: now.saturating_sub(begun.since), why: begun.why.clone() })
+        let mut why = begun.why.clone();
+        if begun.answers && state.failing > 0 {
+            // They aren't repeated at once: a place that refuses some requests, since there are too many, is to be spared.
+            why +=
+                "; other requests succeed since then, and what failed is repeated within seconds";
+        }
+        Some(Trouble { lasts: now.saturating_sub(begun.since), why })
     }
 
     /// How many calls have failed so far.
@@ -116,9 +124,9 @@ impl Request {
             state.failing += 1;
         }
         let (since, doing) = (self.since, self.doing);
-        let new = || Begun { since, doing, why: String::new(), said: false };
+        let new = || Begun { since, doing, why: String::new(), answers: false, said: false };
         let trouble = state.trouble.get_or_insert_with(new);
-        trouble.why = why;
+        (trouble.why, trouble.answers) = (why, false);
         if !trouble.said && now.saturating_sub(trouble.since) >= WORTH_A_WORD {
             trouble.said = true;
             tracing::warn!(target: "highwater::health", "{}: {}; {}", health.place, trouble.why, health.remedy);
@@ -139,6 +147,9 @@ impl Request {
                 .as_ref()
                 .is_some_and(|trouble| [trouble.doing, WRITE].contains(&self.doing));
         if !over {
+            if let Some(trouble) = &mut state.trouble {
+                trouble.answers = true;
+            }
             return;
         }
         if let Some(trouble) = state.trouble.take().filter(|trouble| trouble.said) {
@@ -153,5 +164,33 @@ impl Drop for Request {
         if self.failing {
             self.health.lock().failing -= 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn why(health: &Health) -> Option<String> {
+        health.trouble().map(|trouble| trouble.why)
+    }
+
+    #[test]
+    fn a_place_that_answers_again_says_so_until_all_is_repeated() {
+        let env = Arc::new(highwater_env::RealEnv::new().unwrap());
+        let health = Health::new(env, "the store".to_owned(), "it is repeated");
+        let mut pending = health.request("write");
+        pending.failed("no answer".to_owned());
+        assert_eq!(why(&health).unwrap(), "no answer");
+        health.request("read").done();
+        let said = why(&health).unwrap();
+        assert!(said.starts_with("no answer; other requests succeed"), "{said}");
+        pending.failed("refused".to_owned());
+        assert_eq!(why(&health).unwrap(), "refused");
+        health.request("write").done();
+        assert!(why(&health).unwrap().starts_with("refused; other requests succeed"));
+        pending.done();
+        assert_eq!(why(&health), None);
+        assert_eq!(health.failed(), 2);
     }
 }
