@@ -16,12 +16,14 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::ops::Range;
 
 use highwater_runtime::Data;
 use serde::de::Error;
 use serde::ser::SerializeSeq;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// So many panes that are over are dropped together: the first ones are elsewhere in memory than those that are added.
+const DROPPED: usize = 4;
 
 /// What the records of a key come to, by panes. Stored as the list of its panes.
 #[derive(Clone, Debug)]
@@ -40,15 +42,17 @@ struct Pane<A> {
     acc: A,
 }
 
-/// Panes in their order. Some of the first may be over.
+/// Panes in their order, of which those of the last window are told apart by their numbers: `over <= older <= covered`.
 #[derive(Clone, Debug)]
 struct Earlier<A> {
     panes: VecDeque<Summed<A>>,
-    /// Panes before this are older ones.
-    older_until: i64,
-    /// What the younger ones come to, which are before `until`.
+    /// So many are before the last window.
+    over: usize,
+    /// Those before this are older ones.
+    older: usize,
+    /// Those before this are in the window, and in `younger` if they aren't older ones.
+    covered: usize,
     younger: Option<A>,
-    until: i64,
 }
 
 #[derive(Clone, Debug)]
@@ -83,44 +87,46 @@ impl<A: Clone> KeyPanes<A> {
         }
         let earlier = self.earlier.as_mut().filter(|_| start < self.last.start)?.get_mut();
         let at = earlier.panes.binary_search_by_key(&start, |summed| summed.pane.start).ok()?;
-        earlier.changes(start);
+        earlier.changes(at);
         Some(&mut earlier.panes[at].pane.acc)
     }
 
-    /// Adds a pane, which isn't there; those before `live` are dropped.
+    /// Adds a pane, which isn't there; those before `live` are dropped sooner or later.
     pub(super) fn push(&mut self, start: i64, acc: A, live: i64) {
         let mut pane = Pane { start, acc };
-        if start > self.last.start {
+        let is_last = start > self.last.start;
+        if is_last {
             std::mem::swap(&mut pane, &mut self.last);
         }
         if self.earlier.is_none() && pane.start < live {
             return;
         }
-        let earlier =
-            self.earlier.get_or_insert_with(|| Box::new(RefCell::new(Earlier::new()))).get_mut();
-        while earlier.panes.pop_front_if(|summed| summed.pane.start < live).is_some() {}
-        if pane.start >= live {
-            earlier.changes(pane.start);
-            let before = |summed: &Summed<A>| summed.pane.start < pane.start;
-            let at = earlier.panes.iter().rposition(before).map_or(0, |at| at + 1);
-            earlier.panes.insert(at, Summed { pane, sum: None });
+        let earlier = self.earlier.get_or_insert_with(Box::default).get_mut();
+        if !(1..DROPPED).contains(&earlier.over) {
+            earlier.drop_before(live);
+        }
+        match is_last {
+            // Without a look at the others, which would be a wait for memory.
+            true => earlier.panes.push_back(Summed { pane, sum: None }),
+            false => earlier.insert(pane),
         }
     }
 
     /// Reads what [`next_window`](Self::next_window) will read first; for nothing but time, as [`KeyedTable::warm`](highwater_state::KeyedTable::warm).
     pub(super) fn touch(&self) -> i64 {
-        let first = self.earlier.as_ref().map(|earlier| earlier.borrow());
-        let first = first.as_ref().and_then(|earlier| earlier.panes.front());
-        first.map_or(0, |summed| summed.pane.start)
+        let Some(earlier) = self.earlier.as_ref().map(|earlier| earlier.borrow()) else { return 0 };
+        let ends = earlier.panes.get(earlier.over).into_iter().chain(earlier.panes.back());
+        ends.fold(0, |read, summed| read ^ summed.pane.start)
     }
 
     /// What the panes from `start` until `end` come to; none if there are none.
     pub(super) fn window(&self, span: (i64, i64), merge: impl Fn(&mut A, A)) -> Option<A> {
         let earlier = self.earlier.as_ref().map(|earlier| earlier.borrow());
-        let mut panes = earlier.iter().flat_map(|earlier| earlier.within(span));
-        let first = panes.next().map(|summed| {
-            let mut sum = summed.pane.acc.clone();
-            panes.for_each(|summed| merge(&mut sum, summed.pane.acc.clone()));
+        let panes = earlier.iter().flat_map(|earlier| &earlier.panes).map(|summed| &summed.pane);
+        let mut within = panes.filter(|pane| (span.0..span.1).contains(&pane.start));
+        let first = within.next().map(|first| {
+            let mut sum = first.acc.clone();
+            within.for_each(|pane| merge(&mut sum, pane.acc.clone()));
             sum
         });
         self.with_last(first, span, merge)
@@ -153,63 +159,70 @@ impl<A: Clone> KeyPanes<A> {
     }
 }
 
-impl<A: Clone> Earlier<A> {
-    fn new() -> Self {
-        Earlier { panes: VecDeque::new(), older_until: i64::MIN, younger: None, until: i64::MIN }
+impl<A> Default for Earlier<A> {
+    fn default() -> Self {
+        Earlier { panes: VecDeque::new(), over: 0, older: 0, covered: 0, younger: None }
     }
+}
 
-    /// A pane that begins there is about to change.
-    fn changes(&mut self, start: i64) {
-        if start < self.until {
-            (self.older_until, self.until) = (i64::MIN, i64::MIN);
+impl<A: Clone> Earlier<A> {
+    /// The pane of this number is about to change, or to come: there may be a sum with it.
+    fn changes(&mut self, at: usize) {
+        if at < self.covered {
+            (self.over, self.older, self.covered) = (0, 0, 0);
         }
     }
 
-    /// Those from `start` until `end`.
-    fn within(&self, (start, end): (i64, i64)) -> impl DoubleEndedIterator<Item = &Summed<A>> {
-        self.panes.range(self.indexes(start, end))
+    fn insert(&mut self, pane: Pane<A>) {
+        let before = |summed: &Summed<A>| summed.pane.start < pane.start;
+        let at = self.panes.iter().rposition(before).map_or(0, |at| at + 1);
+        self.changes(at);
+        self.panes.insert(at, Summed { pane, sum: None });
     }
 
-    fn indexes(&self, start: i64, end: i64) -> Range<usize> {
-        let before = |time: i64| self.panes.partition_point(|summed| summed.pane.start < time);
-        // Most often all panes are wanted, but for one or two.
-        let early = self.panes.iter().take(3).position(|summed| summed.pane.start >= start);
-        let first = early.unwrap_or_else(|| before(start));
-        let behind = match self.panes.back() {
-            Some(last) if last.pane.start >= end => before(end),
-            _ => self.panes.len(),
-        };
-        first..behind.max(first)
+    fn drop_before(&mut self, live: i64) {
+        while self.panes.pop_front_if(|summed| summed.pane.start < live).is_some() {
+            for number in [&mut self.over, &mut self.older, &mut self.covered] {
+                *number = number.saturating_sub(1);
+            }
+        }
     }
 
     fn next_window(&mut self, (start, end): (i64, i64), merge: impl Fn(&mut A, A)) -> Option<A> {
-        let indexes = self.indexes(start, end);
-        let first = self.panes.get(indexes.start).filter(|_| !indexes.is_empty())?;
-        if first.pane.start >= self.older_until {
-            let mut sum: Option<A> = None;
-            for summed in self.panes.range_mut(indexes.clone()).rev() {
-                let mut acc = summed.pane.acc.clone();
-                sum.into_iter().for_each(|sum| merge(&mut acc, sum));
-                summed.sum = Some(acc.clone());
-                sum = Some(acc);
-            }
-            self.older_until = self.panes[indexes.end - 1].pane.start + 1;
-            (self.younger, self.until) = (None, self.older_until);
-            return sum;
+        let panes = &self.panes;
+        let count = |from: usize, time: i64| {
+            let before = |summed: &&Summed<A>| summed.pane.start < time;
+            from + panes.range(from..).take_while(before).count()
+        };
+        self.over = count(self.over, start);
+        let known = self.covered.max(self.over);
+        self.covered = count(known, end);
+        if self.over >= self.older {
+            self.make_older(&merge);
         }
-        let covered = |summed: &Summed<A>| summed.pane.start < self.until;
-        let known = self.panes.range(indexes.clone()).rposition(covered).map_or(0, |at| at + 1);
-        for summed in self.panes.range(indexes.start + known..indexes.end) {
+        for summed in self.panes.range(known.max(self.older)..self.covered) {
             let acc = summed.pane.acc.clone();
             match &mut self.younger {
                 Some(sum) => merge(sum, acc),
                 None => self.younger = Some(acc),
             }
-            self.until = summed.pane.start + 1;
         }
-        let mut sum = self.panes[indexes.start].sum.clone()?;
+        let mut sum =
+            self.panes.get(self.over).filter(|_| self.over < self.covered)?.sum.clone()?;
         self.younger.iter().for_each(|younger| merge(&mut sum, younger.clone()));
         Some(sum)
+    }
+
+    /// Makes all panes of the window older ones.
+    fn make_older(&mut self, merge: impl Fn(&mut A, A)) {
+        let mut sum: Option<A> = None;
+        for summed in self.panes.range_mut(self.over..self.covered).rev() {
+            let mut acc = summed.pane.acc.clone();
+            sum.into_iter().for_each(|sum| merge(&mut acc, sum));
+            summed.sum = Some(acc.clone());
+            sum = Some(acc);
+        }
+        (self.older, self.younger) = (self.covered, None);
     }
 }
 
