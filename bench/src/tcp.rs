@@ -26,19 +26,19 @@ pub struct Arguments {
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     #[command(flatten)]
-    member: Option<Member>,
+    member: Member,
 }
 
-/// What a process that is measured is told by its parent.
+/// What a process that is measured is told by its parent; the parent has no engine.
 #[derive(clap::Args, Clone)]
 struct Member {
     #[arg(long, hide = true)]
-    engine: Engine,
+    engine: Option<Engine>,
     #[arg(long, hide = true, value_delimiter = ',')]
     hosts: Vec<String>,
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, default_value_t = 0)]
     process: usize,
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, default_value = ".")]
     folder: PathBuf,
 }
 
@@ -52,8 +52,8 @@ enum Engine {
 const WORKERS: usize = 2;
 
 pub fn run(arguments: &Arguments) -> highwater::Result<()> {
-    if let Some(member) = &arguments.member {
-        return measure(arguments, member);
+    if let Some(engine) = arguments.member.engine {
+        return measure(arguments, engine);
     }
     let mut rates: Vec<(String, Vec<f64>)> = Vec::new();
     for _ in 0..arguments.rounds {
@@ -122,9 +122,9 @@ fn say_and_wait(rate: f64) {
     std::io::stdin().read_line(&mut String::new()).ok();
 }
 
-fn measure(arguments: &Arguments, member: &Member) -> highwater::Result<()> {
+fn measure(arguments: &Arguments, engine: Engine) -> highwater::Result<()> {
     let window = Duration::from_secs(arguments.seconds);
-    let Member { engine, hosts, process, folder } = member.clone();
+    let Member { hosts, process, folder, .. } = arguments.member.clone();
     let processes = hosts.len();
     let threads = WORKERS / processes;
     if engine == Engine::Timely {
