@@ -17,6 +17,9 @@ use crate::world::{Body, Counts, World};
 /// More attempts than this, and the job gets nowhere.
 const ATTEMPTS_MAX: usize = 400;
 
+/// So long after its caller's death nothing that was asked of the store still takes effect.
+const LATEST_CALL: Duration = Duration::from_secs(1);
+
 /// So long a supervisor waits for processes that could come to their end by themselves.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -193,6 +196,7 @@ impl Controller<'_> {
         loop {
             match self.world.next_event() {
                 Event::Stuck => {
+                    self.world.note_standings();
                     let why = "the job makes no progress: the limit of steps is reached";
                     return Err(Violation(why.to_owned()));
                 }
@@ -427,6 +431,7 @@ impl Controller<'_> {
                 }
             }
         }
+        self.world.wait(LATEST_CALL);
         self.start_team()?;
         let mut found = false;
         while !self.alive.is_empty() {

@@ -267,6 +267,32 @@ impl World {
         state.processes[process].begun = true;
     }
 
+    /// Notes what everybody does who runs the job: why nothing comes of it.
+    pub(crate) fn note_standings(&self) {
+        let processes: Vec<_> = {
+            let state = self.shared.lock();
+            let alive = state.processes.iter().enumerate().filter(|(_, process)| process.alive);
+            alive.filter_map(|(id, process)| Some((id, process.control.clone()?))).collect()
+        };
+        for (process, control) in processes {
+            let report = control.report();
+            let leader = report.leader.as_ref().map(|_| control.status());
+            let mut state = self.shared.lock();
+            for worker in &report.workers {
+                state.note(|| format!("process {process} has {worker:?}"));
+            }
+            if let Some(status) = leader {
+                let (leader, held) = (&status.leader, &status.checkpoint_held);
+                state.note(|| {
+                    format!(
+                        "process {process} leads: {} rows read, {leader:?}, epoch held: {:?}, checkpoint held: {held:?}",
+                        status.records_in, status.epoch_held
+                    )
+                });
+            }
+        }
+    }
+
     /// Waits until something happens that the controller has to deal with, at the longest until `deadline`.
     pub(crate) fn next_event(&self) -> Event {
         loop {
