@@ -5,7 +5,9 @@
 //! source. Ticks go on while sources are paused.
 //!
 //! Epochs are short while the dataflow keeps up. When many are under way they become longer, because each costs progress
-//! messages between all workers.
+//! messages between all workers, and when very many are, there are no more until some are complete: what a tick costs could otherwise be
+//! more than there is time for. Operators over the rows of a trigger emit at its end, whether or not sources pause, so a trigger only ends when
+//! what the one before has brought forth has gone through.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -32,6 +34,9 @@ use crate::watermark::Hold;
 
 /// With more epochs under way than this, they become longer.
 const UNDER_WAY: usize = 32;
+
+/// With so many epochs under way, none begins. Many, since one slow branch holds all of them back.
+const UNDER_WAY_MAX: usize = 512;
 
 /// Epochs become no longer than this many times their usual length.
 const STRETCH_MAX: u32 = 10;
@@ -96,6 +101,8 @@ struct State {
     epoch_length: Duration,
     next_epoch: Duration,
     next_trigger: NextTrigger,
+    /// The epoch that the present trigger began with.
+    trigger_since: u64,
     next_interval: Duration,
     under_way: VecDeque<u64>,
 }
@@ -117,9 +124,10 @@ impl NextTrigger {
         }
     }
 
-    fn is_here(self, worker: &Worker, now: Duration) -> bool {
+    /// Whether it is over, if it began with epoch `since`.
+    fn is_here(self, worker: &Worker, now: Duration, since: u64) -> bool {
         match self {
-            NextTrigger::At(time) => now >= time,
+            NextTrigger::At(time) => now >= time && worker.complete.get() >= since,
             NextTrigger::Read(records) => records_in(worker) >= records,
         }
     }
@@ -150,6 +158,7 @@ pub(super) fn build<'scope>(
             epoch_length: settings.epoch,
             next_epoch: now,
             next_trigger: NextTrigger::after(worker, now),
+            trigger_since: 0,
             next_interval: now + settings.checkpoint_interval.unwrap_or_default(),
             under_way: VecDeque::new(),
         }),
@@ -218,6 +227,11 @@ impl State {
         if attempt.is_careful() && closing.is_none() && self.is_under_way(worker) {
             return;
         }
+        self.forget_complete(worker);
+        if self.under_way.len() >= UNDER_WAY_MAX && closing.is_none() && !interval_ends {
+            self.next_epoch = now + self.epoch_length;
+            return;
+        }
         let epoch = match &self.last {
             None => Epoch::first_of(self.first_interval),
             Some(last) if interval_ends && closing.is_none() => {
@@ -229,11 +243,12 @@ impl State {
         let trigger_ends = self.last.is_some()
             && match closing {
                 Some(closing) => closing.has_read_all(),
-                None => self.next_trigger.is_here(worker, now),
+                None => self.next_trigger.is_here(worker, now, self.trigger_since),
             };
         if trigger_ends {
             self.trigger += 1;
             self.next_trigger = NextTrigger::after(worker, now);
+            self.trigger_since = epoch.timestamp();
         }
         self.clock_ms = self.clock_ms.max(attempt.env.wall_clock_ms());
         let tick = Tick {
@@ -292,12 +307,15 @@ impl State {
         }
     }
 
-    /// Sets the time of the next epoch.
-    fn pace(&mut self, worker: &Worker, now: Duration) {
+    fn forget_complete(&mut self, worker: &Worker) {
         let complete = worker.complete.get();
         while self.under_way.front().is_some_and(|epoch| *epoch < complete) {
             self.under_way.pop_front();
         }
+    }
+
+    /// Sets the time of the next epoch.
+    fn pace(&mut self, worker: &Worker, now: Duration) {
         if let Some(last) = &self.last {
             self.under_way.push_back(last.epoch.timestamp());
         }

@@ -441,6 +441,7 @@ impl Host {
         // What travels is what operators here have made of what was read.
         let bytes = if self.rest.is_empty() { bytes } else { out.bytes() };
         let rows = out.rows();
+        self.worker.has_read(epoch.timestamp());
         self.worker.emitted(epoch.timestamp(), bytes + rows as usize * BESIDE_ROW);
         self.facts.records_out.add(rows);
         output::send(&mut self.outputs, &mut out, |port| &capabilities[port]);
@@ -450,6 +451,7 @@ impl Host {
     fn emit_rejects(&mut self, rejects: Vec<Reject>) {
         let (epoch, capabilities) = self.present.as_ref().expect("rows are read in an epoch");
         let texts = rejects.iter().map(|reject| size_of::<Reject>() + reject.text.len());
+        self.worker.has_read(epoch.timestamp());
         self.worker.emitted(epoch.timestamp(), texts.sum());
         let port = self.rejects.expect("there are rejects only if there is an output for them");
         self.outputs[port].give(&capabilities[port], Batch::new(rejects));

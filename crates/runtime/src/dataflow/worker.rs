@@ -39,6 +39,8 @@ pub(crate) struct Worker {
     pub(crate) holds: RefCell<Vec<Hold>>,
     /// As the last tick said.
     held_back: Cell<bool>,
+    /// The last epoch in which a source of this worker has read rows.
+    last_read: Cell<u64>,
     in_flight: RefCell<InFlight>,
     blocked: Cell<bool>,
     sources: RefCell<Vec<Activator>>,
@@ -88,6 +90,7 @@ impl Worker {
             sources_ended: Cell::new(false),
             holds: RefCell::default(),
             held_back: Cell::new(false),
+            last_read: Cell::new(0),
             in_flight: RefCell::default(),
             blocked: Cell::new(false),
             sources: RefCell::default(),
@@ -154,9 +157,19 @@ impl Worker {
         matches!(self.attempt.settings.trigger, Trigger::AvailableNow { .. })
     }
 
+    /// A source has read rows in an epoch.
+    pub(crate) fn has_read(&self, timestamp: u64) {
+        self.last_read.set(self.last_read.get().max(timestamp));
+    }
+
     /// Whether sources must not read now. They are activated when that changes.
+    ///
+    /// When all that they have read has gone through, they may read in any case: the rest is of operators that emit by themselves, and
+    /// could fill the bound for ever.
     pub(crate) fn must_wait(&self) -> bool {
-        let full = self.in_flight.borrow().total >= self.attempt.settings.in_flight_bytes;
+        let bytes = self.in_flight.borrow().total;
+        let full = bytes >= self.attempt.settings.in_flight_bytes
+            && self.last_read.get() >= self.complete.get();
         let wait = full || self.held_back.get();
         if wait {
             self.blocked.set(true);
