@@ -282,10 +282,7 @@ impl Controller<'_> {
         }
         // Those that run come to their end by themselves; those that wait for others needn't.
         self.world.wait(FAREWELL);
-        let begun = |alive: &Alive| alive.team == newest && self.world.has_begun(alive.process);
-        if self.teams[newest].over && !self.alive.values().any(begun) {
-            self.world.end_team(newest);
-        }
+        self.end_those_that_wait();
         if self.is_absent(newest) { self.start_team() } else { Ok(()) }
     }
 
@@ -415,10 +412,21 @@ impl Controller<'_> {
         Ok(next)
     }
 
+    /// Ends teams of which nobody runs the job, and nobody will: somebody is missing who isn't started again.
+    fn end_those_that_wait(&self) {
+        let waits = |team: &usize| {
+            let mut members = self.alive.values().filter(|alive| alive.team == *team);
+            !self.free_places(*team).is_empty()
+                && !members.any(|alive| self.world.has_begun(alive.process))
+        };
+        (0..self.teams.len()).filter(waits).for_each(|team| self.world.end_team(team));
+    }
+
     /// The job is done. Zombies must see that, and a last start puts things in order.
     fn finish(&mut self, outcome: Outcome) -> Result<Outcome, Violation> {
         self.world.no_more_faults();
         while !self.alive.is_empty() {
+            self.end_those_that_wait();
             match self.world.next_event() {
                 Event::Ended(process) => {
                     if let Some(alive) = self.alive.remove(&process) {
