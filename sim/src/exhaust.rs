@@ -21,6 +21,8 @@ pub struct Found {
     pub crashes: u64,
     /// What must not have happened: the faults, and what they led to.
     pub violations: Vec<String>,
+    /// Everything that happened in the first run with one.
+    trace: Vec<String>,
     lines: Vec<String>,
 }
 
@@ -28,6 +30,7 @@ impl Found {
     /// What was tried and found, for people.
     pub fn describe(&self) -> String {
         let mut lines = self.lines.clone();
+        lines.extend(self.trace.iter().cloned());
         lines.extend(self.violations.iter().take(10).cloned());
         lines.join("\n")
     }
@@ -115,11 +118,15 @@ impl Found {
         let shared = Mutex::new(&mut *self);
         let work = || {
             while let Some(faults) = lists.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let verdict = Trial { faults: faults.clone(), ..trial.clone() }.run();
+                let trial = Trial { faults: faults.clone(), ..trial.clone() };
+                let verdict = trial.run();
                 let mut found = shared.lock().expect("nobody panics with it");
                 found.runs += 1;
                 found.crashes += verdict.counts.crashes;
                 if let Some(violation) = verdict.violation {
+                    if found.trace.is_empty() {
+                        found.trace = Trial { record: true, ..trial }.run().trace;
+                    }
                     let faults: Vec<String> = faults.iter().map(Fault::to_string).collect();
                     found.violations.push(format!("{}: {violation}", faults.join(", ")));
                 }

@@ -308,8 +308,12 @@ impl ObjectStore for SimDisk {
             match removed {
                 Ok(()) => Ok(path),
                 Err(error) => {
-                    let (path, source) = (path.to_string(), Box::new(error));
-                    Err(object_store::Error::NotFound { path, source })
+                    let (missing, source) = (error.kind() == ErrorKind::NotFound, Box::new(error));
+                    let path = path.to_string();
+                    Err(match missing {
+                        true => object_store::Error::NotFound { path, source },
+                        false => object_store::Error::Generic { store: "disk", source },
+                    })
                 }
             }
         };
