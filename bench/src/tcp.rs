@@ -101,10 +101,10 @@ fn rate(arguments: &Arguments, engine: Engine, processes: usize) -> f64 {
     };
     let mut members: Vec<Child> = (0..processes).map(start).collect();
     let said = |member: &mut Child| -> f64 {
-        let mut line = String::new();
         let stdout = member.stdout.take().expect("it is piped");
-        BufReader::new(stdout).read_line(&mut line).expect("a pipe can be read");
-        line.trim().parse().expect("a process said its rate")
+        // Timely says there how it connects.
+        let mut numbers = BufReader::new(stdout).lines().filter_map(|line| line.ok()?.parse().ok());
+        numbers.next().expect("a process says its rate")
     };
     let sum = members.iter_mut().map(said).sum();
     members.iter_mut().for_each(|member| drop(member.stdin.take()));
