@@ -18,6 +18,8 @@ struct Rig {
     clock_ms: u64,
     /// Splits that are held.
     held: BTreeSet<String>,
+    /// What checkpoints have written.
+    objects: Vec<Object>,
 }
 
 fn context() -> OperatorContext {
@@ -50,6 +52,7 @@ impl Rig {
             interval: 1,
             clock_ms: 1_000,
             held: BTreeSet::new(),
+            objects: Vec::new(),
         }
     }
 
@@ -109,8 +112,10 @@ impl Rig {
         self.interval += 1;
         self.epoch = 0;
         self.clock_ms += 3_600_000;
-        let object = Object::open("object", object::write(&sections).concat().into()).unwrap();
-        let image = Image::new(vec![object]);
+        let name = format!("object-{}", self.interval);
+        let object = Object::open(&name, object::write(&sections).concat().into()).unwrap();
+        self.objects.push(object);
+        let image = Image::new(self.objects.clone());
         self.held.clear();
         self.watermarks = Watermarks::new(&context(), self.of.clone(), self.stragglers);
         for table in self.watermarks.tables() {
