@@ -200,17 +200,7 @@ impl Graph {
 
     fn add(&mut self, op: Op, inputs: Vec<Output>) -> usize {
         let all = |test: fn(&Node) -> bool| inputs.iter().all(|(node, _)| test(&self.nodes[*node]));
-        let stateless = matches!(
-            op,
-            Op::Map(_)
-                | Op::TryMap(_)
-                | Op::Inspect
-                | Op::Filter(_)
-                | Op::Repeat(_)
-                | Op::FilterMap(_)
-                | Op::Split(_)
-                | Op::SplitMap(_)
-        );
+        let stateless = op.is_stateless();
         let exact = all(|node| node.exact) && !op.is_running();
         let ordered = stateless && all(|node| node.ordered);
         self.nodes.push(Node { op, inputs, exact, ordered });
@@ -318,8 +308,8 @@ impl Op {
         }
     }
 
-    /// Whether its rows are still known by the split in which they were read, if those of its inputs are.
-    fn keeps_splits(self) -> bool {
+    /// Whether it makes of each row something, by itself.
+    fn is_stateless(self) -> bool {
         matches!(
             self,
             Op::Map(_)
@@ -330,10 +320,12 @@ impl Op {
                 | Op::FilterMap(_)
                 | Op::Split(_)
                 | Op::SplitMap(_)
-                | Op::Union
-                | Op::UnionAll
-                | Op::Rebalance
         )
+    }
+
+    /// Whether its rows are still known by the split in which they were read, if those of its inputs are.
+    fn keeps_splits(self) -> bool {
+        self.is_stateless() || matches!(self, Op::Union | Op::UnionAll | Op::Rebalance)
     }
 
     /// Whether it tells what a key has come to by now, which depends on timing.
