@@ -320,6 +320,9 @@ impl<T: Data> Stream<T> {
     /// they were read, and is the least of these; behind operators with state, for all records together. An operator behind
     /// several such streams goes by the least of their watermarks. At the end of all sources event time goes to its end.
     ///
+    /// Times further from 1970 than 73 million years, either way, count as just that far: a record of `Timestamp::MAX` is in a window like any other, and time
+    /// is behind all others then, but not at its end.
+    ///
     /// The watermark is state, and may be given a [`uid`](Self::uid).
     ///
     /// ```

@@ -10,7 +10,7 @@ use super::side::Side;
 use super::states::{ProcessTable, States};
 use super::timers::{By, TimerTable};
 use super::{Process, Timers};
-use crate::api::time::Timestamp;
+use crate::api::time::{Timestamp, event_ms};
 
 /// The present key and its states, and where output goes.
 ///
@@ -132,7 +132,8 @@ impl<P: Process> Context<P> {
             Moment::Record(at) | Moment::Timer(By::EventTime, at) => Some(at),
             Moment::None | Moment::Timer(By::Clock, _) => self.now.and_then(|now| now.watermark),
         };
-        Some(time.unwrap_or(i64::MIN))
+        // A timer may be set for any time, and the watermark may be at the end of time.
+        Some(event_ms(time.unwrap_or(i64::MIN)))
     }
 
     /// What lifetimes of states depend on.

@@ -13,6 +13,6 @@ mod timestamp;
 mod watermark;
 
 pub(super) use stamp::Stamp;
-pub(super) use timestamp::as_ms;
+pub(super) use timestamp::{FARTHEST_MS, LONGEST_MS, as_ms, event_ms};
 pub use timestamp::{RelativeTime, Timestamp, after, before, days, hours, millis, mins, secs};
 pub use watermark::{Watermark, WatermarkGenerator};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use highwater_runtime::watermark::{News, One, Told};
 use highwater_runtime::{Batch, BoxError, Data, Epoch, Operator, OperatorContext, Outputs};
 
+use super::timestamp::event_ms;
 use super::watermark::Generators;
 use super::{Timestamp, Watermark};
 use crate::api::stateless::emit;
@@ -41,7 +42,7 @@ impl<T: Data, F: Fn(&T) -> Timestamp> Operator for Stamp<T, F> {
     ) -> Result<(), BoxError> {
         let split = batch.split_read().cloned();
         let rows: Vec<T> = batch.take()?;
-        let times: Vec<i64> = rows.iter().map(|row| (self.at)(row).as_ms()).collect();
+        let times: Vec<i64> = rows.iter().map(|row| event_ms((self.at)(row).as_ms())).collect();
         let of = split.as_deref().filter(|_| self.by_split).unwrap_or_default();
         let reached = self.watermark.reached(&rows, &times, of, &mut self.generators);
         if let Some(reached) = reached {

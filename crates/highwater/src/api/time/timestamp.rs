@@ -36,6 +36,19 @@ impl Timestamp {
     }
 }
 
+/// As far from 1970 as event times go, either way: 73 million years. What is further counts as just this, so that bounds of windows and joins, which
+/// are reckoned from it, are numbers that there are.
+pub(in crate::api) const FARTHEST_MS: i64 = i64::MAX / 4;
+
+/// As long as windows, gaps and slides are, at most: 4 million years.
+pub(in crate::api) const LONGEST_MS: i64 = i64::MAX / 64;
+
+/// The event time of something that happened then.
+#[inline]
+pub(in crate::api) fn event_ms(at: i64) -> i64 {
+    at.clamp(-FARTHEST_MS, FARTHEST_MS)
+}
+
 /// A length of time in milliseconds; one beyond what a timestamp can tell apart is as good as endless.
 pub(in crate::api) fn as_ms(length: Duration) -> i64 {
     i64::try_from(length.as_millis()).unwrap_or(i64::MAX)

@@ -5,10 +5,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater_runtime::watermark::{END_OF_TIME, Stragglers};
+use highwater_runtime::watermark::Stragglers;
 
 use super::Timestamp;
-use super::timestamp::as_ms;
+use super::timestamp::{as_ms, event_ms};
 
 /// How the watermark of a stream is made from its records: the event time up to which everything is thought to have been seen.
 ///
@@ -191,8 +191,8 @@ impl<T: 'static> Watermark<T> {
                 told.max().map(Timestamp::as_ms)
             }
         };
-        // The end of time is for those to tell who know that nothing comes any more.
-        told.map(|time| time.min(END_OF_TIME - 1))
+        // No record is later. The end of time is for those to tell who know that nothing comes any more.
+        told.map(event_ms)
     }
 }
 

@@ -8,6 +8,8 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 
+use crate::api::time::FARTHEST_MS;
+
 /// In the year -9998.
 const FIRST: i64 = -377_600_000_000_000;
 
@@ -47,8 +49,8 @@ impl Days {
     pub(super) fn span_of(&self, time: i64) -> (i64, i64) {
         let (start, end) = self.find(time.clamp(FIRST, LAST));
         match time {
-            _ if time < start => (i64::MIN, start),
-            _ if time >= end => (end, i64::MAX),
+            _ if time < start => (-FARTHEST_MS, start),
+            _ if time >= end => (end, FARTHEST_MS + 1),
             _ => (start, end),
         }
     }

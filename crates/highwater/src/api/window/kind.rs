@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::calendar::{Days, Unit};
 use super::grid::{Grid, Spans, Windows};
-use crate::api::time::as_ms;
+use crate::api::time::{LONGEST_MS, as_ms};
 
 /// A kind of windows over records of type `V`: [`Tumbling`], [`Sliding`], [`Cumulating`], [`Session`], [`Calendar`], [`Batches`] or
 /// [`Global`].
@@ -75,7 +75,7 @@ impl<V> Gap<V> {
     pub(super) fn behind(&self, record: &V) -> i64 {
         match self {
             Gap::Fixed(gap) => *gap,
-            Gap::Of(of) => as_ms(of(record)),
+            Gap::Of(of) => as_ms(of(record)).min(LONGEST_MS),
         }
     }
 }
@@ -101,7 +101,10 @@ impl<V> fmt::Debug for Gap<V> {
 fn some(what: &str, length: Duration) -> Result<i64, String> {
     match as_ms(length) {
         0 => Err(format!("{what} must be a millisecond or more, and this one is {length:?}")),
-        i64::MAX => Err(format!("{what} of {length:?} is longer than time")),
+        ms if ms > LONGEST_MS => {
+            let days = LONGEST_MS / 86_400_000;
+            Err(format!("{what} of {length:?} is too long: it may be {days} days"))
+        }
         ms => Ok(ms),
     }
 }
@@ -151,7 +154,7 @@ impl Tumbling {
 impl<V> sealed::Kind<V> for Tumbling {
     fn layout(self) -> Result<Layout<V>, String> {
         let size = some("the length of windows", self.size)?;
-        let grid = Grid::tumbling(size, as_ms(self.offset));
+        let grid = Grid::tumbling(size, as_ms(self.offset) % size);
         Ok(Layout { kept: Kept::Disjoint(Spans::Equal(grid)), axis: self.axis })
     }
 }
@@ -192,7 +195,7 @@ impl<V> sealed::Kind<V> for Sliding {
     fn layout(self) -> Result<Layout<V>, String> {
         let size = some("the length of windows", self.size)?;
         let slide = some("the slide of windows", self.slide)?;
-        let grid = Grid::sliding(size, slide, as_ms(self.offset));
+        let grid = Grid::sliding(size, slide, as_ms(self.offset) % slide);
         Ok(Layout { kept: Kept::Panes(grid), axis: self.axis })
     }
 }
@@ -239,7 +242,7 @@ impl<V> sealed::Kind<V> for Cumulating {
             ));
         }
         let windows = Windows::Cumulating { max };
-        let grid = Grid { offset: as_ms(self.offset), pane: step, windows };
+        let grid = Grid { offset: as_ms(self.offset) % max, pane: step, windows };
         Ok(Layout { kept: Kept::Panes(grid), axis: self.axis })
     }
 }
