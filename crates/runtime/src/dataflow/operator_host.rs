@@ -338,7 +338,8 @@ impl Host {
         // The epoch is complete, so its sources have moved on to the next tick, which passed this worker on its way to them.
         let next = ticks.front();
         debug_assert!(next.is_some() || tick.closing.is_some(), "a tick comes before its epoch");
-        let trigger_ends = next.is_some_and(|next| next.trigger != tick.trigger);
+        let finished = tick.closing == Some(Closing::Finished);
+        let trigger_ends = next.map_or(finished, |next| next.trigger != tick.trigger);
         let late_below = self.watermark.as_ref().and_then(|watermark| watermark.now);
         let watermark = self.watermark.as_mut().and_then(|watermark| {
             watermark.go_to(tick.epoch);
@@ -352,7 +353,7 @@ impl Host {
             late_below,
             trigger: tick.trigger,
             trigger_ends,
-            finished: tick.closing == Some(Closing::Finished),
+            finished,
         })
     }
 

@@ -242,7 +242,8 @@ impl State {
         };
         let trigger_ends = self.last.is_some()
             && match closing {
-                Some(closing) => closing.has_read_all(),
+                // When all sources are at their end, operators tell what is left in the epoch that begins now: it belongs to the last trigger.
+                Some(closing) => closing == Closing::Drained,
                 None => self.next_trigger.is_here(worker, now, self.trigger_since),
             };
         if trigger_ends {

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::{Event, OPEN_EPOCHS, events, text};
+use crate::Tumbling;
 use crate::api::test_support::Rig;
+use crate::testing::{self, Collect, Script};
+use crate::time::{Watermark, hours};
 
 /// Depends on the order of values, and removes now and then.
 fn update(key: &str, values: &[u32], old: Option<u32>) -> Option<u32> {
@@ -110,4 +113,22 @@ fn a_state_that_stays_the_same_is_not_written_again() {
     assert_eq!(rig.complete::<(u64, u32)>(true).len(), 20_000);
     rig.checkpoint();
     assert_eq!(rig.written("state"), 1);
+}
+
+/// Windows are told of at the end of all sources, when the last trigger that read anything is over.
+#[test]
+fn what_operators_tell_at_the_end_is_in_the_last_trigger() {
+    let run = testing::run(2, |job| {
+        let rows =
+            Script::new().record(("a".to_owned(), 1_i64)).epoch().record(("a".to_owned(), 2));
+        let rows = job.read("in", rows).event_time(|row| row.1, Watermark::bounded(hours(1)));
+        let counts = rows.keyed().window(Tumbling::of(hours(1))).count().uid("windows");
+        let counts = counts.map(|window| (window.key, window.value)).keyed();
+        let sums = counts.update_state_by_key(|_, new: Vec<u64>, old: Option<u64>| {
+            Some(old.unwrap_or(0) + new.iter().sum::<u64>())
+        });
+        sums.uid("sums").write("out", Collect);
+    });
+    let run = run.expect("nothing goes wrong");
+    assert_eq!(run.last_per_key::<String, u64>("out")["a"], 2);
 }
