@@ -10,9 +10,10 @@ use highwater_world::{Run, World};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 
-use crate::graph::{Graph, Op};
+use crate::graph::Graph;
 use crate::job::Tables;
 use crate::model::{Expected, expected};
+use crate::op::Op;
 
 /// What the tables hold, compared with the model.
 pub fn output(graph: &Graph, tables: &Tables, splits: &dyn Fn(usize) -> u32) -> Result<(), String> {

@@ -1,16 +1,20 @@
 //! Every crash there is, for jobs that are small enough.
 //!
-//! An undisturbed run of a job has so many steps and so many calls of the store. The job is run again for each of them, and
+//! An undisturbed run of a job has so many steps and so many calls of the store until the job is done. The job is run again for each of them, and
 //! dies there; for each call it also dies with the call's effect done and unanswered, or fails. For the smallest job there is
-//! a run for each pair of steps, too.
+//! a run for each pair of deaths, too: at any step or in any call, and then at any later one, as far as the first death has let it come.
 
+use std::ops::RangeInclusive;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use std::time::Duration;
+
+use highwater_runtime::Settings;
 use highwater_world::{Fault, What, When};
 
 use crate::graph::Graph;
-use crate::trial::Trial;
+use crate::trial::{Trial, drawn};
 
 /// What was found.
 #[derive(Clone, Debug, Default)]
@@ -45,7 +49,8 @@ fn at(when: When, what: What) -> Fault {
 pub fn all(seed: u64, every: usize, pairs_every: usize, threads: usize) -> Found {
     let mut found = Found::default();
     for disk in [false, true] {
-        let smallest = trial(seed, Graph::smallest(seed), disk);
+        let graph = Graph::smallest(seed);
+        let smallest = Trial { settings: small, ..trial(seed, graph, disk) };
         found.singles(&smallest, "the smallest job", every, threads);
         found.pairs(&smallest, "the smallest job", pairs_every, threads);
     }
@@ -57,21 +62,45 @@ pub fn all(seed: u64, every: usize, pairs_every: usize, threads: usize) -> Found
 }
 
 fn trial(seed: u64, graph: Graph, disk: bool) -> Trial {
-    Trial { seed, graph, faults: Vec::new(), disk, record: false }
+    Trial { seed, graph, faults: Vec::new(), disk, settings: drawn, record: false }
+}
+
+/// How the smallest job runs: with one worker, and no more often through anything than it takes to have it all.
+fn small(seed: u64, attempt: usize) -> Settings {
+    Settings {
+        processes: 1,
+        workers: 1,
+        epoch: Duration::from_millis(5),
+        trigger: Duration::from_millis(5).into(),
+        checkpoint_interval: Some(Duration::from_millis(10)),
+        in_flight_bytes: 32 << 20,
+        key_groups: 1,
+        retained: 1,
+        unpublished: 30,
+        uncommitted: Duration::from_secs(60),
+        ..drawn(seed, attempt)
+    }
+}
+
+/// Deaths at steps, and behind calls of the store, before anybody knows what became of them.
+fn deaths(steps: RangeInclusive<u64>, calls: RangeInclusive<u64>) -> impl Iterator<Item = Fault> {
+    let steps = steps.map(|step| at(When::Step(step), What::Kill));
+    steps.chain(calls.map(|call| at(When::Call(call), What::KillWithin(u64::MAX))))
 }
 
 impl Found {
     /// A crash at every step, and every fault of every call.
     fn singles(&mut self, trial: &Trial, name: &str, every: usize, threads: usize) {
         let undisturbed = trial.run();
+        let end = undisturbed.done;
         let mut lists: Vec<Vec<Fault>> = Vec::new();
-        for step in 1..=undisturbed.steps {
+        for step in 1..=end.step {
             lists.push(vec![at(When::Step(step), What::Kill)]);
             lists.push(vec![at(When::Step(step), What::PowerLoss)]);
             lists.push(vec![at(When::Step(step), What::Stop)]);
-            lists.push(vec![at(When::Step(step), What::Pause(undisturbed.steps))]);
+            lists.push(vec![at(When::Step(step), What::Pause(end.step))]);
         }
-        for call in 1..=undisturbed.counts.calls {
+        for call in 1..=end.calls {
             let faults = [What::Fail, What::LoseAnswer, What::TimeOut(100), What::Slow(100)];
             lists.extend(faults.map(|what| vec![at(When::Call(call), what)]));
             lists.push(vec![at(When::Call(call), What::KillWithin(u64::MAX))]);
@@ -89,8 +118,8 @@ impl Found {
         let lists: Vec<_> = lists.into_iter().step_by(every.max(1)).collect();
         let text = format!(
             "{name}: {} steps, {} calls of the store, {} deliveries: {} runs",
-            undisturbed.steps,
-            undisturbed.counts.calls,
+            end.step,
+            end.calls,
             undisturbed.counts.deliveries,
             lists.len()
         );
@@ -98,18 +127,23 @@ impl Found {
         self.try_all(trial, &lists, threads);
     }
 
-    /// A crash at every pair of steps; the second is counted on from the first.
+    /// Two deaths: at every step and in every call, and at every later step and in every later call.
     fn pairs(&mut self, trial: &Trial, name: &str, every: usize, threads: usize) {
-        let steps = trial.run().steps;
-        let kill = |step| at(When::Step(step), What::Kill);
-        let mut lists = Vec::new();
-        for first in 1..=steps {
-            let once = Trial { faults: vec![kill(first)], ..trial.clone() }.run();
-            lists.extend((first + 1..=once.steps).map(|second| vec![kill(first), kill(second)]));
+        let end = trial.run().done;
+        let firsts: Vec<Fault> = deaths(1..=end.step, 1..=end.calls).collect();
+        let (mut pairs, mut lists) = (0, Vec::new());
+        for first in firsts {
+            let once = Trial { faults: vec![first], ..trial.clone() }.run();
+            let Some(died) = once.deaths.first() else { continue };
+            let later = deaths(died.step + 1..=once.done.step, died.calls + 1..=once.done.calls);
+            for second in later {
+                if pairs % every.max(1) == 0 {
+                    lists.push(vec![first, second]);
+                }
+                pairs += 1;
+            }
         }
-        let pairs = lists.len();
-        let lists: Vec<_> = lists.into_iter().step_by(every.max(1)).collect();
-        self.lines.push(format!("{name}, {} of {pairs} pairs of {steps} steps", lists.len()));
+        self.lines.push(format!("{name}: {} of {pairs} pairs of deaths", lists.len()));
         self.try_all(trial, &lists, threads);
     }
 

@@ -12,6 +12,8 @@ use std::collections::BTreeSet;
 use highwater_world::Random;
 use serde::{Deserialize, Serialize};
 
+use crate::op::Op;
+
 /// What travels through a job.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Row {
@@ -25,104 +27,7 @@ pub struct Row {
     pub seq: u32,
 }
 
-/// What one node does with the rows of its inputs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Op {
-    /// Reads rows.
-    Read {
-        /// In so many splits.
-        splits: u32,
-        /// Of so many rows at the most.
-        rows: u32,
-        /// The last of them are found only after some attempts.
-        late: u32,
-    },
-    /// Adds to each value.
-    Map(i64),
-    /// The same, by a function that could fail.
-    TryMap(i64),
-    /// Looks at each row.
-    Inspect,
-    /// Keeps values that aren't divided by this.
-    Filter(i64),
-    /// Passes each row on so many times.
-    Repeat(u32),
-    /// Drops keys that this divides, changes the others.
-    FilterMap(u32),
-    /// Values that this divides go to the first output, the others to the second.
-    Split(i64),
-    /// The same, the others as another type.
-    SplitMap(i64),
-    /// Both inputs.
-    Union,
-    /// All three inputs.
-    UnionAll,
-    /// To all workers in turn.
-    Rebalance,
-    /// Counts the rows of each key, telling of every one.
-    CountEvery,
-    /// The distinct (key, value)s.
-    Distinct,
-    /// `map_with_state`: the number of each row within its key, removing the state now and then.
-    Number,
-    /// A process function with value, list and map state.
-    Process,
-    /// `map_with_state` by split: a value goes wrong if a split's rows don't come in their order.
-    Ordered,
-    /// A running count, by epoch.
-    Count,
-    /// A running sum.
-    Sum,
-    /// A running reduction: the largest (value, split, seq).
-    Reduce,
-    /// A fold: how many values, and the xor of them.
-    Fold,
-    /// An aggregate of one's own: count and sum, in a struct with an option and text.
-    Aggregate,
-    /// The smallest value.
-    Min,
-    /// The smallest, by a key of one's own.
-    MinBy,
-    /// The largest, by a key of one's own.
-    MaxBy,
-    /// `map_with_state` behind a running aggregate: the last value of each key, told again at every row.
-    Latest,
-    /// The largest value of each key, behind a running count.
-    Largest,
-    /// `update_state_by_key`: the sum of all values.
-    UpdateState,
-    /// `update_state_by_key` that removes state: the sum of all values, of which whole fours are forgotten.
-    UpdateRemoving,
-    /// Windows by event time: the rows that they use and those that are late.
-    Windows(i64),
-    /// Windows by the clock, by triggers or told of early: all rows are in one.
-    WindowsOtherwise(i64),
-    /// Windows of triggers with an inverse function: all rows are in one.
-    Carried(i64),
-    /// The batches of two inputs: how many rows each key has in both.
-    Cogroup,
-    /// Both inputs joined by how far apart their rows happened: all pairs, or all rows, joined or alone or late.
-    IntervalJoin(i64),
-    /// `map_with_state` with a state to begin with: the number of each row within its key.
-    FromInitial,
-    /// Windows of the last rows of each key, told of for every one.
-    LastRows(i64),
-    /// A process function with timers by event time and by the clock: the rows of which they tell.
-    Timers(i64),
-    /// A process function with states that live for a while: the number of each row within its key.
-    Lifetimes(i64),
-    /// Counts the rows of each key over two inputs, telling of every one, of some at a side output.
-    Connect,
-    /// The same over one input, all rows of which are known to all workers, too.
-    Broadcast,
-    /// A table that takes the rows of every checkpoint in one transaction.
-    Write {
-        /// Or at least once.
-        exactly_once: bool,
-    },
-}
-
-/// A join may have so many pairs to look at: what it tells grows with the square of what it is given.
+/// An operator may have so many pairs of rows to look at: what it tells grows with the square of what it is given.
 const MOST_PAIRS: u64 = 40_000;
 
 /// A stream: an output of a node.
@@ -264,30 +169,37 @@ impl Graph {
             Op::MaxBy,
             Op::UpdateState,
             Op::UpdateRemoving,
+            Op::UpdateAt,
+            Op::UpdateFrom,
             Op::Windows(number),
             Op::WindowsOtherwise(number),
             Op::LastRows(number),
             Op::Carried(number),
+            Op::Overlapping(number),
+            Op::OtherKinds(number),
+            Op::Early(number),
+            Op::AllowedLateness(number),
+            Op::AllWindows(number),
+            Op::Batches(number),
+            Op::TransformWith(number),
             Op::Cogroup,
+            Op::WindowJoin(number),
             Op::IntervalJoin(number),
+            Op::DistinctWithin(number),
             Op::FromInitial,
             Op::Timers(number),
             Op::Lifetimes(number),
             Op::Connect,
             Op::Broadcast,
+            Op::Visits(number),
         ]);
         if op == Op::Ordered && !self.nodes[from.0].ordered {
             op = Op::Number;
         }
         let mut inputs = vec![from];
-        let others = match op {
-            Op::Union | Op::Connect | Op::Cogroup | Op::IntervalJoin(_) => 1,
-            Op::UnionAll => 2,
-            _ => 0,
-        };
-        inputs.extend((0..others).map(|_| *random.pick(&exact)));
+        inputs.extend((1..op.inputs()).map(|_| *random.pick(&exact)));
         unread.retain(|output| !inputs.contains(output));
-        if let Op::IntervalJoin(_) = op {
+        if op.looks_at_pairs() {
             let rows: u64 = inputs.iter().map(|(from, _)| self.most_rows(*from)).product();
             if rows > MOST_PAIRS {
                 op = Op::Connect;
@@ -295,62 +207,6 @@ impl Graph {
         }
         let node = self.add(op, inputs);
         unread.extend((0..op.outputs()).map(|output| (node, output)));
-    }
-}
-
-impl Op {
-    /// How many outputs it has.
-    pub fn outputs(self) -> usize {
-        match self {
-            Op::Split(_) | Op::SplitMap(_) => 2,
-            Op::Write { .. } => 0,
-            _ => 1,
-        }
-    }
-
-    /// Whether it makes of each row something, by itself.
-    fn is_stateless(self) -> bool {
-        matches!(
-            self,
-            Op::Map(_)
-                | Op::TryMap(_)
-                | Op::Inspect
-                | Op::Filter(_)
-                | Op::Repeat(_)
-                | Op::FilterMap(_)
-                | Op::Split(_)
-                | Op::SplitMap(_)
-        )
-    }
-
-    /// Whether its rows are still known by the split in which they were read, if those of its inputs are.
-    fn keeps_splits(self) -> bool {
-        self.is_stateless() || matches!(self, Op::Union | Op::UnionAll | Op::Rebalance)
-    }
-
-    /// Whether it tells what a key has come to by now, which depends on timing.
-    pub fn is_running(self) -> bool {
-        matches!(
-            self,
-            Op::Count
-                | Op::Sum
-                | Op::Reduce
-                | Op::Fold
-                | Op::Aggregate
-                | Op::Min
-                | Op::MinBy
-                | Op::MaxBy
-                | Op::UpdateState
-                | Op::UpdateRemoving
-                | Op::Windows(_)
-                | Op::WindowsOtherwise(_)
-                | Op::Carried(_)
-                | Op::Cogroup
-                | Op::IntervalJoin(_)
-                | Op::Timers(_)
-                | Op::Latest
-                | Op::Largest
-        )
     }
 }
 
@@ -420,6 +276,6 @@ mod tests {
             }
             assert!(graph.nodes.iter().any(|node| matches!(node.op, Op::Write { .. })));
         }
-        assert_eq!(seen.len(), 41, "{seen:?}");
+        assert_eq!(seen.len(), 53, "{seen:?}");
     }
 }

@@ -4,20 +4,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use highwater::{
-    Aggregate, BoxError, Context, Job, List, Map, Process, Side, StateHandle, States, Stream, Value,
+    Aggregate, BoxError, Context, Job, List, Map, Process, Side, StateHandle, States, Stream,
+    Timestamp, Value,
 };
 use highwater_runtime::connector::Delivery;
 use highwater_world::World;
 use serde::{Deserialize, Serialize};
 
-use crate::graph::{Graph, Op, Output, Row};
-use crate::inputs;
+use crate::graph::{Graph, Output, Row};
+use crate::op::Op;
 use crate::source::{Found, SimSource};
 use crate::table::Table;
 use crate::timed::{self, Input};
+use crate::{inputs, joins, windows};
 
 /// The sinks' tables, by the number of the sink's node.
 pub type Tables = BTreeMap<usize, Table>;
+
+/// What keys have to begin with.
+pub const BEGIN: [(u32, i64); 3] = [(0, 1_000), (1, 2_000), (70_000, 3_000)];
 
 /// A table for each sink.
 pub fn tables(graph: &Graph) -> Tables {
@@ -85,46 +90,22 @@ pub fn build(
                 (row.key % by != 0).then_some(Row { key: row.key / 2, ..row })
             }),
             Op::Rebalance => input.rebalance(),
-            Op::Connect => {
-                let counts = inputs::connect(&uid, &input, &streams[&node.inputs[1]]);
-                counts.map(|(key, count)| told(key, count))
+            Op::AllWindows(number) => {
+                let may_align = align(graph, node.inputs[0].0, &mut aligned);
+                windows::all_windows(&uid, Input { rows: &input, may_align }, number)
             }
-            Op::Cogroup => {
-                let counts = timed::cogroup(&uid, &input, &streams[&node.inputs[1]]);
-                counts.map(|(key, count)| told(key, count))
+            Op::Batches(number) => windows::batches(&uid, &input, number),
+            Op::TransformWith(number) => {
+                windows::transform_with(&uid, &input, &streams[&node.inputs[1]], number)
             }
-            Op::IntervalJoin(number) => {
-                let [left, right] = [0, 1].map(|input| Input {
-                    rows: &streams[&node.inputs[input]],
-                    may_align: align(graph, node.inputs[input].0, &mut aligned),
+            op if op.tells_numbers() => {
+                let inputs = node.inputs.iter().map(|from| {
+                    // What goes by the clock or by triggers knows no event time.
+                    let may_align = op.is_by_event_time() && align(graph, from.0, &mut aligned);
+                    Input { rows: &streams[from], may_align }
                 });
-                let counts = timed::interval_join(&uid, left, right, number);
-                counts.map(|(key, count)| told(key, count))
-            }
-            Op::FromInitial => {
-                timed::from_initial(&uid, &input).map(|(key, count)| told(key, count))
-            }
-            Op::Broadcast => inputs::broadcast(&uid, &input).map(|(key, count)| told(key, count)),
-            Op::Windows(number) => {
-                let may_align = align(graph, node.inputs[0].0, &mut aligned);
-                let counts = timed::windows(&uid, Input { rows: &input, may_align }, number);
-                counts.map(|(key, count)| told(key, count))
-            }
-            Op::WindowsOtherwise(number) => {
-                let may_align = number > 4 && align(graph, node.inputs[0].0, &mut aligned);
-                let input = Input { rows: &input, may_align };
-                let counts = timed::windows_otherwise(&uid, input, number);
-                counts.map(|(key, count)| told(key, count))
-            }
-            Op::Timers(number) => {
-                let may_align = align(graph, node.inputs[0].0, &mut aligned);
-                let counts = timed::timers(&uid, Input { rows: &input, may_align }, number);
-                counts.map(|(key, count)| told(key, count))
-            }
-            Op::Lifetimes(number) => {
-                let may_align = align(graph, node.inputs[0].0, &mut aligned);
-                let counts = timed::lifetimes(&uid, Input { rows: &input, may_align }, number);
-                counts.map(|(key, count)| told(key, count))
+                let inputs: Vec<Input<'_>> = inputs.collect();
+                numbers(op, &uid, &inputs).map(|(key, number)| told(key, number))
             }
             op => keyed(op, &uid, &input),
         };
@@ -144,6 +125,32 @@ fn align(graph: &Graph, node: usize, aligned: &mut BTreeSet<usize>) -> bool {
 
 fn told(key: u32, value: i64) -> Row {
     Row { key, value, split: 0, seq: 0 }
+}
+
+/// Operators that tell of keys and numbers.
+fn numbers(op: Op, uid: &str, inputs: &[Input<'_>]) -> Stream<(u32, i64)> {
+    let input = inputs[0];
+    match op {
+        Op::Connect => inputs::connect(uid, input.rows, inputs[1].rows),
+        Op::Broadcast => inputs::broadcast(uid, input.rows),
+        Op::Visits(number) => inputs::visits(uid, input, inputs[1].rows, number),
+        Op::Cogroup => joins::cogroup(uid, input.rows, inputs[1].rows),
+        Op::WindowJoin(number) => joins::window_join(uid, input, inputs[1], number),
+        Op::IntervalJoin(number) => joins::interval_join(uid, input, inputs[1], number),
+        Op::FromInitial => timed::from_initial(uid, input.rows),
+        Op::DistinctWithin(number) => timed::distinct_within(uid, input, number),
+        Op::Timers(number) => timed::timers(uid, input, number),
+        Op::Lifetimes(number) => timed::lifetimes(uid, input, number),
+        Op::Windows(number) => windows::windows(uid, input, number),
+        Op::WindowsOtherwise(number) => windows::windows_otherwise(uid, input, number),
+        Op::Carried(number) => windows::carried(uid, input.rows, number),
+        Op::LastRows(number) => windows::last_rows(uid, input.rows, number),
+        Op::Overlapping(number) => windows::overlapping(uid, input, number),
+        Op::OtherKinds(number) => windows::other_kinds(uid, input, number),
+        Op::Early(number) => windows::early(uid, input, number),
+        Op::AllowedLateness(number) => windows::allowed_lateness(uid, input, number),
+        other => unreachable!("{other:?} tells of no numbers"),
+    }
 }
 
 fn keyed(op: Op, uid: &str, input: &Stream<Row>) -> Stream<Row> {
@@ -233,8 +240,23 @@ fn keyed(op: Op, uid: &str, input: &Stream<Row>) -> Stream<Row> {
             };
             rows.update_state_by_key(update).uid(uid).map(|(key, rest)| told(key, rest))
         }
-        Op::Carried(number) => timed::carried(uid, input, number).map(|(key, n)| told(key, n)),
-        Op::LastRows(number) => timed::last_rows(uid, input, number).map(|(key, n)| told(key, n)),
+        Op::UpdateAt => {
+            let update = |at, _: &u32, new: Vec<Row>, old: Option<(i64, Timestamp)>| {
+                let (sum, last) = old.unwrap_or((0, at));
+                assert!(last <= at, "the time of a batch is never before that of another");
+                let sum = sum + new.iter().map(|row| row.value).sum::<i64>();
+                Some((sum, if new.is_empty() { last } else { at }))
+            };
+            let sums = rows.update_state_by_key_at(update).uid(uid);
+            sums.map(|(key, (sum, _))| told(key, sum))
+        }
+        Op::UpdateFrom => {
+            let update = |_: &u32, new: Vec<Row>, old: Option<i64>| {
+                Some(old.unwrap_or_default() + new.iter().map(|row| row.value).sum::<i64>())
+            };
+            let sums = rows.update_state_by_key_from(BEGIN, update).uid(uid);
+            sums.map(|(key, sum)| told(key, sum))
+        }
         other => unreachable!("{other:?} is no operator on keys"),
     }
 }

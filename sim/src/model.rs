@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::graph::{Graph, Op, Output, Row, rows_of};
-use crate::timed;
+use crate::graph::{Graph, Output, Row, rows_of};
+use crate::op::Op;
+use crate::{job, joins, windows};
 
 /// What the sink at a node must end up with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,10 +43,16 @@ pub fn evaluate(graph: &Graph, splits: &dyn Fn(usize) -> u32) -> Streams {
                 streams.insert((at, 1), second);
                 continue;
             }
-            Op::IntervalJoin(number) => {
+            Op::IntervalJoin(number) | Op::WindowJoin(number) => {
                 let [left, right] = [0, 1].map(|input| streams[&node.inputs[input]].as_slice());
-                interval_join(left, right, number)
+                let counts = match node.op {
+                    Op::WindowJoin(_) => joins::in_windows(left, right, number),
+                    _ => joins::near(left, right, number),
+                };
+                counts.into_iter().map(|(key, count)| told(key, count)).collect()
             }
+            // Of the second input only the time matters at which its rows come.
+            Op::Visits(_) => apply(node.op, streams[&node.inputs[0]].clone()),
             op => apply(op, input()),
         };
         streams.insert((at, 0), rows);
@@ -75,29 +82,8 @@ pub fn expected(graph: &Graph, splits: &dyn Fn(usize) -> u32) -> BTreeMap<usize,
     expected
 }
 
-/// How many pairs each key has that are near each other, or how many different rows on both sides.
-fn interval_join(left: &[Row], right: &[Row], number: i64) -> Vec<Row> {
-    let mut counts: BTreeMap<u32, i64> = BTreeMap::new();
-    if number % 2 == 0 {
-        let (lower, upper) = timed::bounds(number);
-        for row in left {
-            let near = right.iter().filter(|other| {
-                let apart = timed::time_of(other) - timed::time_of(row);
-                other.key == row.key && lower <= apart && apart <= upper
-            });
-            let pairs = near.count() as i64;
-            if pairs > 0 {
-                *counts.entry(row.key).or_default() += pairs;
-            }
-        }
-    } else {
-        for side in [left, right] {
-            for row in side.iter().collect::<BTreeSet<_>>() {
-                *counts.entry(row.key).or_default() += 1;
-            }
-        }
-    }
-    counts.into_iter().map(|(key, value)| Row { key, value, split: 0, seq: 0 }).collect()
+fn told(key: u32, value: i64) -> Row {
+    Row { key, value, split: 0, seq: 0 }
 }
 
 fn apply(op: Op, rows: Vec<Row>) -> Vec<Row> {
@@ -106,16 +92,17 @@ fn apply(op: Op, rows: Vec<Row>) -> Vec<Row> {
         rows.iter().for_each(|row| keys.entry(row.key).or_default().push(row.clone()));
         keys
     };
-    let told = |key: &u32, value: i64| Row { key: *key, value, split: 0, seq: 0 };
     // A running aggregate: the last row of each key.
     let last = |f: &dyn Fn(&[Row]) -> i64| -> Vec<Row> {
-        by_key(&rows).iter().map(|(key, rows)| told(key, f(rows))).collect()
+        by_key(&rows).iter().map(|(key, rows)| told(*key, f(rows))).collect()
     };
     // Numbers given to the rows of each key, whatever their order.
     let numbered = |f: &dyn Fn(i64) -> i64| -> Vec<Row> {
         let keys = by_key(&rows);
         keys.iter()
-            .flat_map(|(key, rows)| (1..=rows.len() as i64).map(move |number| told(key, f(number))))
+            .flat_map(|(key, rows)| {
+                (1..=rows.len() as i64).map(move |number| told(*key, f(number)))
+            })
             .collect()
     };
     match op {
@@ -133,11 +120,15 @@ fn apply(op: Op, rows: Vec<Row>) -> Vec<Row> {
             kept.map(|row| Row { key: row.key / 2, ..row }).collect()
         }
         Op::Inspect | Op::Union | Op::UnionAll | Op::Rebalance | Op::Ordered => rows,
+        Op::AllWindows(_) | Op::Batches(_) | Op::TransformWith(_) => rows,
         // Of what comes before them only the last row of each key is known, and here there is no other.
         Op::Latest | Op::Largest => rows,
-        Op::CountEvery | Op::Connect | Op::Broadcast | Op::Lifetimes(_) | Op::FromInitial => {
-            numbered(&|number| number)
-        }
+        Op::CountEvery
+        | Op::Connect
+        | Op::Broadcast
+        | Op::Visits(_)
+        | Op::Lifetimes(_)
+        | Op::FromInitial => numbered(&|number| number),
         // Every third row of a key takes its number away.
         Op::Number => numbered(&|number| (number - 1) % 3 + 1),
         // What the process function tells of its three states: see `job.rs`.
@@ -146,10 +137,10 @@ fn apply(op: Op, rows: Vec<Row>) -> Vec<Row> {
             let map = number.min(5);
             value * 10_000 + list * 100 + map
         }),
-        Op::Distinct => {
+        Op::Distinct | Op::DistinctWithin(_) => {
             let distinct: BTreeSet<(u32, i64)> =
                 rows.iter().map(|row| (row.key, row.value)).collect();
-            distinct.iter().map(|(key, value)| told(key, *value)).collect()
+            distinct.iter().map(|(key, value)| told(*key, *value)).collect()
         }
         Op::LastRows(most) => numbered(&|number| number.min(most)),
         Op::Count
@@ -158,7 +149,36 @@ fn apply(op: Op, rows: Vec<Row>) -> Vec<Row> {
         | Op::Carried(_)
         | Op::Cogroup
         | Op::Timers(_) => last(&|rows| rows.len() as i64),
-        Op::Sum | Op::UpdateState => last(&|rows| rows.iter().map(|row| row.value).sum()),
+        Op::Early(5) => {
+            let full = windows::FULL as i64;
+            let counts = last(&|rows| rows.len() as i64 / full * full);
+            counts.into_iter().filter(|row| row.value > 0).collect()
+        }
+        Op::Early(_) => last(&|rows| rows.len() as i64),
+        Op::Overlapping(number) => {
+            last(&|rows| rows.iter().map(|row| windows::windows_of(row, number)).sum())
+        }
+        Op::OtherKinds(number) => {
+            let counts = last(&|rows| windows::kept(rows, number));
+            counts.into_iter().filter(|row| row.value > 0).collect()
+        }
+        Op::AllowedLateness(_) => {
+            let mut counts: BTreeMap<u32, i64> = BTreeMap::new();
+            for row in &rows {
+                *counts.entry(windows::window_of(row).0).or_default() += 1;
+            }
+            counts.into_iter().map(|(key, count)| told(key, count)).collect()
+        }
+        Op::UpdateFrom => {
+            let mut sums: BTreeMap<u32, i64> = job::BEGIN.into_iter().collect();
+            for row in &rows {
+                *sums.entry(row.key).or_default() += row.value;
+            }
+            sums.into_iter().map(|(key, sum)| told(key, sum)).collect()
+        }
+        Op::Sum | Op::UpdateState | Op::UpdateAt => {
+            last(&|rows| rows.iter().map(|row| row.value).sum())
+        }
         Op::Reduce => last(&|rows| {
             let best = rows.iter().max_by_key(|row| (row.value, row.split, row.seq));
             best.map(|row| row.value).unwrap_or_default()
@@ -182,6 +202,7 @@ fn apply(op: Op, rows: Vec<Row>) -> Vec<Row> {
         | Op::Split(_)
         | Op::SplitMap(_)
         | Op::IntervalJoin(_)
+        | Op::WindowJoin(_)
         | Op::Write { .. } => {
             unreachable!("evaluated by the caller")
         }

@@ -13,7 +13,8 @@ use highwater_runtime::connector::{
 use highwater_runtime::{Batch, BoxError, Epoch};
 use highwater_world::Random;
 
-use crate::graph::{Graph, Op, Row, rows_of};
+use crate::graph::{Graph, Row, rows_of};
+use crate::op::Op;
 
 /// Splits that show up late do so once more than so many attempts have been started.
 const LATE_AFTER: usize = 2;

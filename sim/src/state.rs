@@ -4,13 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
+use highwater::Timestamp;
 use highwater_runtime::Data;
 use highwater_state::{ByFirst, ByKey, Hashing, Image, KeyGroups, KeyedTable, Kind, StateTable};
 use highwater_world::Run;
 
-use crate::check;
-use crate::graph::{Graph, Op, Row};
+use crate::graph::{Graph, Row};
 use crate::model::{evaluate, input};
+use crate::op::Op;
+use crate::{check, job};
 
 /// Compares every state that the model knows.
 pub fn check(
@@ -109,6 +111,17 @@ fn of_operator(op: Op, rows: &[Row], held: &Held<'_>) -> Result<(), String> {
             held.is("state", Kind::Value, &by_key(rows, come_to))?;
             held.is("values", Kind::Value, &BTreeMap::<u32, Vec<Row>>::new())
         }
+        Op::UpdateFrom => {
+            let mut sums: BTreeMap<u32, i64> = job::BEGIN.into_iter().collect();
+            rows.iter().for_each(|row| *sums.entry(row.key).or_default() += row.value);
+            held.is("state", Kind::Value, &sums)
+        }
+        Op::UpdateAt => {
+            let states = held.read::<u32, (i64, Timestamp), ByKey>("state", Kind::Value)?;
+            let sums: BTreeMap<u32, i64> =
+                states.iter().map(|(key, (sum, _))| (*key, *sum)).collect();
+            same("state", &sums, &by_key(rows, |rows| Some(sum(rows))))
+        }
         Op::Ordered => {
             let mut last = BTreeMap::new();
             last.extend(rows.iter().map(|row| (row.split, row.seq)));
@@ -124,7 +137,7 @@ fn of_operator(op: Op, rows: &[Row], held: &Held<'_>) -> Result<(), String> {
             let windows = held.read::<(u32, i64), u64, ByFirst>("windows", Kind::Accumulator)?;
             same("windows", &windows, &BTreeMap::new())
         }
-        Op::Timers(_) => {
+        Op::Timers(_) | Op::Visits(_) => {
             let soon = held.read::<(u32, i64), (), ByFirst>("soon", Kind::Timer)?;
             same("soon", &soon, &BTreeMap::new())
         }

@@ -1,17 +1,20 @@
-//! Windows and timers in random jobs.
+//! Event time in random jobs, and process functions by it.
 //!
-//! Which rows are late depends on timing. But every row is used or late, and that once: so what windows or timers tell and what is late come
-//! together to the number of rows of each key.
+//! Which rows are late depends on timing. But every row is used or late, and that once: so what is told and what is late come together to the number
+//! of rows of each key. Or nothing is late, because the watermark is far behind, and then what is told is known.
 
 use std::time::Duration;
 
-use highwater::time::{after, before, hours, millis};
+use highwater::time::{WatermarkGenerator, hours, millis};
 use highwater::{
-    Batches, BoxError, Context, EarlyTrigger, Either, KeyedStream, Process, Session, StateHandle,
-    StateSpec, States, Stream, Timers, Timestamp, Ttl, Tumbling, Value, Watermark,
+    BoxError, Context, KeyedStream, Process, StateHandle, StateSpec, States, Stream, Timers,
+    Timestamp, Ttl, Value, Watermark,
 };
 
 use crate::graph::Row;
+
+/// So much disorder that no row is late.
+pub const NEVER_LATE: Duration = hours(1_000_000);
 
 /// When a row happened, in milliseconds: rows of a split are somewhat out of order.
 pub fn time_of(row: &Row) -> i64 {
@@ -29,129 +32,51 @@ pub struct Input<'s> {
 
 /// Gives rows their times. Some are more out of order than is allowed for, silent splits aren't always waited for, and some splits aren't to be far
 /// ahead of the others.
-fn timed(uid: &str, input: Input<'_>, number: i64) -> KeyedStream<u32, Row> {
-    timed_within(uid, input, number, millis(10 * number as u64))
+pub fn timed(uid: &str, input: Input<'_>, number: i64) -> KeyedStream<u32, Row> {
+    timed_within(uid, input, number, millis(10 * number as u64)).key_by(|row| row.key)
 }
 
-/// The same, with this much disorder.
-fn timed_within(
-    uid: &str,
-    input: Input<'_>,
-    number: i64,
-    disorder: Duration,
-) -> KeyedStream<u32, Row> {
-    let mut watermark = Watermark::bounded(disorder);
+/// The same, with this much disorder, and watermarks that are made in one way or another.
+pub fn timed_within(uid: &str, input: Input<'_>, number: i64, disorder: Duration) -> Stream<Row> {
+    let behind = disorder.as_millis() as i64;
+    let mut watermark = match number {
+        4 => Watermark::told(move |row: &Row, at: Timestamp| {
+            row.seq.is_multiple_of(2).then(|| Timestamp::from_ms(at.as_ms() - behind))
+        }),
+        5 => Watermark::generated(move || Behind { highest: i64::MIN, behind }),
+        _ => Watermark::bounded(disorder),
+    };
     if input.may_align {
         watermark = watermark.align_within(millis(20 * number as u64));
     }
-    if number % 3 == 0 {
+    if number % 3 == 0 && disorder < NEVER_LATE {
         watermark = watermark.idle_after(millis(5));
     }
-    let timed = input.rows.event_time(time_of, watermark).uid(&format!("{uid}-time"));
-    timed.key_by(|row| row.key)
+    input.rows.event_time(time_of, watermark).uid(&format!("{uid}-time"))
 }
 
-/// The number of rows of each key, from what windows count and what is late.
-pub fn windows(uid: &str, input: Input<'_>, number: i64) -> Stream<(u32, i64)> {
-    let rows = timed(uid, input, number);
-    let length = millis(20 * number as u64);
-    let counts = match number {
-        // Told of early, too, and forgetting what was told: all that is told of a session together is all of it.
-        3 => {
-            let sessions = rows.window(Session::with_gap(length));
-            sessions.trigger(EarlyTrigger::count(2).purging()).count()
-        }
-        5 => rows.window(Session::with_gap(length)).count(),
-        _ => rows.window(Tumbling::of(length)).count(),
-    };
-    let counts = counts.uid(uid);
-    let late = counts.late().map(|(key, _)| (key, 1));
-    let used = counts.map(|window| (window.key, window.value as i64));
-    used.union(&late).keyed().sum(|count| count).uid(&format!("{uid}-sum"))
+/// Tells nothing of the first record that it sees after a start.
+struct Behind {
+    highest: i64,
+    behind: i64,
 }
 
-/// The same, from windows by the clock, by triggers, and such that are told of early and forget.
-pub fn windows_otherwise(uid: &str, input: Input<'_>, number: i64) -> Stream<(u32, i64)> {
-    let rows = input.rows.key_by(|row| row.key);
-    let length = millis(number as u64);
-    let counts = match number {
-        2 => rows.window(Tumbling::of(length).by_clock()).count(),
-        3 => rows.window(Session::with_gap(length).by_clock()).count(),
-        4 => rows.window(Batches::last(2).every(2)).count(),
-        _ => {
-            let windows = timed(uid, input, number).window(Tumbling::of(10 * length));
-            windows.trigger(EarlyTrigger::count(2).purging()).count()
-        }
-    };
-    let counts = counts.uid(uid);
-    let late = counts.late().map(|(key, _)| (key, 1));
-    let used = counts.map(|window| (window.key, window.value as i64));
-    used.union(&late).keyed().sum(|count| count).uid(&format!("{uid}-sum"))
+impl WatermarkGenerator<Row> for Behind {
+    fn record(&mut self, _: &Row, at: Timestamp) -> Option<Timestamp> {
+        let highest = self.highest;
+        self.highest = highest.max(at.as_ms());
+        (highest > i64::MIN).then(|| Timestamp::from_ms(self.highest - self.behind))
+    }
 }
 
-/// How many rows each key has had in the last two triggers that it had any in, carried on by an inverse function: in the end, with all that
-/// fell out, as many as there are.
-pub fn carried(uid: &str, input: &Stream<Row>, number: i64) -> Stream<(u32, i64)> {
-    let ones = input.map(|row| (row.key, 1_i64)).keyed();
-    // Windows that leave no gaps and don't overlap: all rows are in one.
-    let windows = ones.window(Batches::last(number as u32).every(number as u32));
-    let counts = windows.reduce_with_inverse(|a, b| a + b, |a, b| a - b, |_, count| *count != 0);
-    let counts = counts.uid(uid).map(|window| (window.key, window.value));
-    counts.keyed().sum(|count| count).uid(&format!("{uid}-sum"))
-}
-
-/// Numbers the rows that each key has in both of two inputs together, from the batches of triggers.
-pub fn cogroup(uid: &str, left: &Stream<Row>, right: &Stream<Row>) -> Stream<(u32, i64)> {
-    let right = right.map(|row| (row.key, row.value)).keyed();
-    let both = left.key_by(|row| row.key).connect(&right).window(Batches::each()).cogroup();
-    let counts = both.uid(uid).map(|window| {
-        let (left, right) = window.value;
-        (window.key, (left.len() + right.len()) as i64)
-    });
-    counts.keyed().sum(|count| count).uid(&format!("{uid}-sum"))
-}
-
-/// Rows are joined if the right one happened so long before or after the left one, in milliseconds.
-pub fn bounds(number: i64) -> (i64, i64) {
-    (-10 * number, 20)
-}
-
-/// How many pairs each key has in two inputs, if none of their rows can be late. Otherwise how many different rows: each is joined, alone or late.
-pub fn interval_join(
-    uid: &str,
-    left: Input<'_>,
-    right: Input<'_>,
-    number: i64,
-) -> Stream<(u32, i64)> {
-    let is_exact = number % 2 == 0;
-    let disorder = if is_exact { hours(1) } else { millis(10 * number as u64) };
-    let left = timed_within(&format!("{uid}-left"), left, number, disorder);
-    let right = timed_within(&format!("{uid}-right"), right, number, disorder);
-    let (lower, upper) = bounds(number);
-    let near = left.interval_join(
-        &right,
-        before(millis(lower.unsigned_abs())),
-        after(millis(upper.unsigned_abs())),
-    );
-    let counts = if is_exact {
-        near.join().uid(uid).map(|(key, _)| (key, 1))
-    } else {
-        let joined = near.full_outer_join().uid(uid);
-        let late = joined.late().map(|(key, row)| match row {
-            Either::Left(row) => (key, (0_u8, row)),
-            Either::Right(row) => (key, (1, row)),
-        });
-        let used = joined.flat_map(move |(key, (left, right))| {
-            if let (Some(left), Some(right)) = (&left, &right) {
-                let apart = time_of(right) - time_of(left);
-                assert!(lower <= apart && apart <= upper, "they are near each other");
-            }
-            let left = left.map(|row| (key, (0, row)));
-            left.into_iter().chain(right.map(|row| (key, (1, row)))).collect::<Vec<_>>()
-        });
-        used.union(&late).distinct().uid(&format!("{uid}-once")).map(|(key, _)| (key, 1))
-    };
-    counts.keyed().sum(|count| count).uid(&format!("{uid}-sum"))
+/// The distinct (key, value)s, by `distinct_within` a time that is longer than any job.
+pub fn distinct_within(uid: &str, input: Input<'_>, number: i64) -> Stream<(u32, i64)> {
+    let ttl = Ttl::after_write(NEVER_LATE);
+    let ttl = if number % 2 == 0 { ttl.by_event_time() } else { ttl };
+    let rows = timed_within(uid, input, number, NEVER_LATE);
+    let once = rows.key_by(|row| (row.key, row.value)).distinct_within(ttl).uid(uid);
+    once.side::<Row>("late").inspect(|row| panic!("{row:?} is late"));
+    once.main().map(|row| (row.key, row.value))
 }
 
 /// Numbers the rows of each key by `map_with_state`, where some keys have a state to begin with; none ever times out.
@@ -168,12 +93,6 @@ pub fn from_initial(uid: &str, input: &Stream<Row>) -> Stream<(u32, i64)> {
     let counts = input.key_by(|row| row.key).map_with_state_spec(spec, count).uid(uid);
     counts.snapshots().inspect(move |(key, count)| assert!(*count >= begins(key), "it began so"));
     counts.main()
-}
-
-/// How many of the last rows of each key there are, of at most so many.
-pub fn last_rows(uid: &str, input: &Stream<Row>, number: i64) -> Stream<(u32, i64)> {
-    let last = input.key_by(|row| row.key).sliding_count_window(number as u64, 1).collect();
-    last.uid(uid).map(|window| (window.key, window.value.len() as i64))
 }
 
 /// The number of rows of each key, from what timers tell.
@@ -250,6 +169,10 @@ struct Mortal {
     length: i64,
     by_clock: Value<i64>,
     by_event_time: Value<i64>,
+    /// It is looked at for every row, and written for the first one that doesn't find it.
+    by_access: Value<i64>,
+    /// What was written there.
+    written: Value<i64>,
     /// When either was touched.
     touched: Value<(i64, i64)>,
 }
@@ -262,6 +185,8 @@ impl Mortal {
             length,
             by_clock: states.ttl(ttl).value("by-clock"),
             by_event_time: states.ttl(ttl.by_event_time()).value("by-event-time"),
+            by_access: states.ttl(Ttl::after_access(millis(length as u64))).value("by-access"),
+            written: states.value("written"),
             touched: states.value("known"),
         }
     }
@@ -287,6 +212,12 @@ impl Process for Mortal {
         assert_eq!(self.by_clock.get(cx), by_clock, "it lives by the clock");
         let by_event_time = touched.and_then(|touched| last(lives(touched.1, watermark)));
         assert_eq!(self.by_event_time.get(cx), by_event_time, "it lives by event time");
+        let by_access = by_clock.and(self.written.get(cx));
+        assert_eq!(self.by_access.get(cx), by_access, "it lives as long as somebody looks at it");
+        if by_access.is_none() {
+            self.by_access.set(cx, count + 1);
+            self.written.set(cx, count + 1);
+        }
         let happened = time_of(&row).max(match by_event_time {
             Some(_) => touched.map_or(i64::MIN, |touched| touched.1),
             None => i64::MIN,

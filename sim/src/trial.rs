@@ -8,10 +8,11 @@ use std::time::Duration;
 use highwater::testing;
 use highwater_runtime::connector::Delivery;
 use highwater_runtime::{Settings, Trigger};
-use highwater_world::{Counts, Fault, Media, Mix, Random, Run, Scenario, World};
+use highwater_world::{Counts, Fault, Media, Mix, Moment, Random, Run, Scenario, World};
 
-use crate::graph::{Graph, Op};
+use crate::graph::Graph;
 use crate::job::Tables;
+use crate::op::Op;
 use crate::source::{Found, splits};
 use crate::{check, job, replay, state};
 
@@ -35,6 +36,8 @@ pub struct Trial {
     pub faults: Vec<Fault>,
     /// Checkpoints are kept on a disk of this machine.
     pub disk: bool,
+    /// How the n-th attempt runs, by the seed.
+    pub settings: fn(u64, usize) -> Settings,
     /// What happens is written down.
     pub record: bool,
 }
@@ -46,8 +49,10 @@ pub struct Verdict {
     pub violation: Option<String>,
     /// What the run went through.
     pub counts: Counts,
-    /// The scheduler's steps.
-    pub steps: u64,
+    /// Where processes died.
+    pub deaths: Vec<Moment>,
+    /// When the job was done, behind which nothing went wrong any more.
+    pub done: Moment,
     /// How many attempts there were.
     pub attempts: usize,
     /// A hash of everything that happened.
@@ -75,12 +80,12 @@ impl Trial {
         }
         let steps = 200 + 60 * graph.nodes.len() as u64;
         let faults = mix.draw(&mut random, steps);
-        Trial { seed, graph, faults, disk, record: false }
+        Trial { seed, graph, faults, disk, settings: drawn, record: false }
     }
 
     /// Runs it.
     pub fn run(&self) -> Verdict {
-        let Trial { seed, graph, faults, disk, record } = self.clone();
+        let Trial { seed, graph, faults, disk, settings, record } = self.clone();
         let tables = job::tables(&graph);
         let attempts = Arc::new(AtomicUsize::new(0));
         // The attempt that came to the end may have found the splits that show up late, or not.
@@ -148,7 +153,8 @@ impl Trial {
         Verdict {
             violation,
             counts,
-            steps: world.steps(),
+            deaths: world.deaths(),
+            done: world.done(),
             attempts: attempts.len(),
             trace_hash: world.trace_hash(),
             trace: world.trace(),
@@ -166,18 +172,18 @@ impl Trial {
         }
         let settings = |attempt| Settings {
             trigger: Duration::ZERO.into(),
-            ..settings(self.seed ^ 1, attempt)
+            ..(self.settings)(self.seed ^ 1, attempt)
         };
         replay::from_every_checkpoint(&self.graph, run, name, tables, true, &settings)
     }
 }
 
 /// How an attempt runs: fast, so that much happens in few steps, and each time otherwise.
-fn settings(seed: u64, attempt: usize) -> Settings {
+pub fn drawn(seed: u64, attempt: usize) -> Settings {
     let mut random = Random::new(seed ^ ((attempt as u64) << 40), "settings");
     let of_job = Random::new(seed, "settings of all attempts").next();
-    // Some jobs read what is there, a few times, and then all the rest.
-    let drains = (of_job >> 16).is_multiple_of(8) && attempt < 4;
+    // Some jobs read what is there, a few times, now and then with an attempt in between that reads on, and then all the rest.
+    let drains = (of_job >> 16).is_multiple_of(8) && attempt < 8 && random.chance(750);
     let trigger = match drains {
         true => Trigger::AvailableNow { rows: random.within(1..=40) },
         false => Duration::from_micros(random.below(20_000)).into(),

@@ -31,4 +31,4 @@ pub use random::Random;
 pub use run::{Attempt, Ended, Run, Scenario, Violation, run};
 pub use shrink::shrink;
 pub use store::Media;
-pub use world::{Counts, World};
+pub use world::{Counts, Moment, World};

@@ -68,6 +68,15 @@ impl Counts {
     }
 }
 
+/// A point in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// The step of the scheduler.
+    pub step: u64,
+    /// How many calls of the store there had been.
+    pub calls: u64,
+}
+
 /// A simulated world. The thread that makes it is its controller.
 #[derive(Clone)]
 pub struct World {
@@ -190,10 +199,22 @@ impl World {
         self.shared.lock().faults.len()
     }
 
+    /// Where processes died, one after the other.
+    pub fn deaths(&self) -> Vec<Moment> {
+        self.shared.lock().deaths.clone()
+    }
+
+    /// When the job was done, behind which no fault strikes; now if it isn't.
+    pub fn done(&self) -> Moment {
+        let state = self.shared.lock();
+        state.done.unwrap_or_else(|| state.now())
+    }
+
     /// Nothing goes wrong any more.
     pub fn no_more_faults(&self) {
         let mut state = self.shared.lock();
         state.faults.clear();
+        state.done = Some(state.now());
         state.store.heal();
         state.step_limit = state.steps + 200_000;
         for process in &mut state.processes {

@@ -4,6 +4,7 @@ use highwater_env::Phase;
 
 use super::{Event, NETWORK, ProcessId, State, ThreadId};
 use crate::fault::{Fault, What, When};
+use crate::world::Moment;
 
 impl State {
     /// Lets faults strike whose step has come, and zombies wake.
@@ -157,9 +158,10 @@ impl State {
     /// The same, and it is no crash.
     pub(crate) fn end_process(&mut self, process: ProcessId, why: &str) {
         if self.processes[process].alive {
-            let counts = self.counts.clone();
+            let (counts, deaths) = (self.counts.clone(), self.deaths.len());
             self.kill(process, why);
             self.counts = counts;
+            self.deaths.truncate(deaths);
         }
     }
 
@@ -200,8 +202,14 @@ impl State {
         }
     }
 
+    /// How far the run is.
+    pub(crate) fn now(&self) -> Moment {
+        Moment { step: self.steps, calls: self.counts.calls }
+    }
+
     fn count_crash(&mut self, process: ProcessId) {
         self.counts.crashes += 1;
+        self.deaths.push(self.now());
         let team = self.processes[process].team;
         let others = self
             .processes
