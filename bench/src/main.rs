@@ -1,6 +1,6 @@
 //! Measures Highwater, beside bare timely and a bare loop that do the same work in the same run.
 //!
-//! `cargo run --release -p highwater-bench -- keyed|operators|recovery|tcp|w6|windows`; see `bench/RESULTS.md` for what came out.
+//! `cargo run --release -p highwater-bench -- keyed|operators|recovery|tcp|timers|w6|windows`; see `bench/RESULTS.md` for what came out.
 
 #![allow(clippy::disallowed_methods, reason = "a benchmark looks at the real clock")]
 
@@ -11,6 +11,7 @@ mod keyed;
 mod operators;
 mod recovery;
 mod tcp;
+mod timers;
 mod w6;
 mod windows;
 
@@ -30,6 +31,8 @@ enum What {
     Recovery(recovery::Arguments),
     /// The same keyed count and sum in two processes against two threads, of Highwater and of bare timely.
     Tcp(tcp::Arguments),
+    /// What the end of an epoch takes with few timers held and with many.
+    Timers(timers::Arguments),
     /// CSV files in, running count and sum per bidder, CSV files out.
     W6(Box<w6::Arguments>),
     /// CSV files in, windows by event time, CSV files out.
@@ -42,6 +45,7 @@ fn main() -> highwater::Result<()> {
         What::Operators(arguments) => operators::run(&arguments),
         What::Recovery(arguments) => recovery::run(&arguments),
         What::Tcp(arguments) => tcp::run(&arguments),
+        What::Timers(arguments) => timers::run(&arguments),
         What::W6(arguments) => w6::run(*arguments),
         What::Windows(arguments) => windows::run(*arguments),
     }
