@@ -3,8 +3,9 @@
 use highwater::testing::{self, Collect, Run, Script};
 use highwater::time::{Timestamp, Watermark, after, before, hours, millis};
 use highwater::{
-    AtEnd, BoxError, Calendar, Context, Cumulating, Job, Process, Session, Sliding, States, Stream,
-    Timers, Tumbling, WindowKind, WindowResult, Windowed,
+    AtEnd, BoxError, Calendar, Context, Cumulating, Fire, Global, Job, Process, Session, Sliding,
+    States, Stream, Timers, TriggerContext, Tumbling, WindowKind, WindowResult, WindowTrigger,
+    Windowed,
 };
 
 /// In no order, with the ends of time and what is around them.
@@ -110,6 +111,25 @@ fn joins_by_time_reach_to_the_ends() {
     let clamped = TIMES.map(|at| at.clamp(-FARTHEST, FARTHEST));
     let near = |at: &i64| clamped.iter().filter(|other| at.abs_diff(**other) <= 1).count();
     assert_eq!(pairs.len(), clamped.iter().map(near).sum::<usize>());
+}
+
+/// Tells of a window that has no end when time is at its end.
+struct InTheEnd;
+
+impl WindowTrigger<i64> for InTheEnd {
+    fn record(&self, _: &i64, cx: &mut TriggerContext<'_>) -> Fire {
+        cx.event_timer(Timestamp::MAX);
+        Fire::No
+    }
+}
+
+#[test]
+fn a_trigger_may_wait_for_the_end_of_time() {
+    let run = testing::run(1, |job| {
+        let all = times(job).window_all(Global).trigger(InTheEnd).count();
+        all.map(|window| window.value).write("out", Collect);
+    });
+    assert_eq!(run.unwrap().committed::<u64>("out"), [TIMES.len() as u64]);
 }
 
 /// At the end of all sources the clock's timers that are due emit at the end of time.
