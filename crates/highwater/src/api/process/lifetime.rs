@@ -127,7 +127,7 @@ pub(in crate::api) struct Lifetimes<Q, H> {
     due: Due<Placed<Q>>,
     /// Entries without a time, which live until they are given one.
     timeless: Vec<Placed<Q>>,
-    /// How many were forgotten since the list was tidied up.
+    /// How many were forgotten in the present epoch.
     forgotten: usize,
 }
 
@@ -261,22 +261,31 @@ impl<Q: Data + Eq, H: Hashing<Q>> Lifetimes<Q, H> {
         self.tidy();
     }
 
-    /// Takes some of what was forgotten off the list, if it is a good part of it.
+    /// Takes some of what was forgotten off the list, if it is a good part of it: as much as was forgotten in this epoch, and some more.
     fn tidy(&mut self) {
+        let forgotten = std::mem::take(&mut self.forgotten);
         let touched = self.touched.get_mut();
         if self.due.len() < 2 * touched.len() as usize + FEW {
             return;
         }
-        let looked_at = CLEANED + 3 * std::mem::take(&mut self.forgotten);
+        let looked_at = CLEANED + 3 * forgotten;
+        let (length, mut later) = (self.length, Vec::new());
         self.due.tidy(looked_at, |bucket| {
-            // What was forgotten and written again is there twice.
+            // What was forgotten and written again is there twice, or will be as soon as both are listed for its end.
             bucket.sort_unstable_by_key(|(at, spot)| (*at, spot.lookup));
             bucket.dedup();
-            bucket.retain(|(_, spot)| {
-                touched.get_hashed(spot.group, spot.lookup, &spot.place).is_some()
+            bucket.retain(|(at, spot)| {
+                let found = touched.get_hashed(spot.group, spot.lookup, &spot.place);
+                let Some((touched, length)) = found.zip(length) else { return false };
+                let end = touched.saturating_add(length);
+                if end > *at {
+                    later.push((end, spot.clone()));
+                }
+                end <= *at
             });
             bucket.shrink_to_fit();
         });
+        later.into_iter().for_each(|(end, spot)| self.due.push(end, spot));
     }
 
     /// Both tables were read back; `places` are the entries of the state.
@@ -304,7 +313,10 @@ impl<Q: Data + Eq, H: Hashing<Q>> Lifetimes<Q, H> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use highwater_state::ByKey;
+    use serde::{Deserialize, Serialize};
 
     use super::*;
 
@@ -325,6 +337,48 @@ mod tests {
         assert!(lifetimes.is_alive(group, lookup, &7, at(i64::MAX)));
         lifetimes.restored([7].iter());
         assert_eq!(lifetimes.due.len(), 0);
+    }
+
+    /// Of many entries some are forgotten and written again in every epoch, until the list has twice as much as there is: it is tidied up a little at a time.
+    #[test]
+    fn tidying_up_costs_what_was_forgotten_in_the_epoch() {
+        thread_local! {
+            static LOOKED_AT: Cell<usize> = const { Cell::new(0) };
+        }
+        /// Whoever looks at an entry compares its place.
+        #[derive(Clone, Debug, Eq, Serialize, Deserialize)]
+        struct Watched(u64);
+        impl PartialEq for Watched {
+            fn eq(&self, other: &Self) -> bool {
+                LOOKED_AT.set(LOOKED_AT.get() + 1);
+                self.0 == other.0
+            }
+        }
+        let groups = KeyGroups::default();
+        let ttl = Ttl::after_write(Duration::from_secs(3600));
+        let mut lifetimes: Lifetimes<Watched, ByKey> =
+            Lifetimes::new("state", ttl, groups, groups.range(0, 1));
+        lifetimes.touched.get_mut().begin(1, true);
+        let at = |clock| Instant { clock: Some(clock), watermark: None, time: None };
+        let (entries, in_epoch) = (100_000, 1_000);
+        let write = |lifetimes: &mut Lifetimes<Watched, ByKey>, number: u64, clock| {
+            let place = Watched(number % entries);
+            let (group, lookup) = ByKey::both(&place);
+            lifetimes.forget(group, lookup, &place);
+            lifetimes.write(Placed { group, lookup, place }, at(clock));
+        };
+        (0..entries).for_each(|number| write(&mut lifetimes, number, number as i64));
+        let mut most = 0;
+        for epoch in 0..entries as i64 / 300 {
+            let first = epoch as u64 * in_epoch;
+            let clock = entries as i64 + epoch * 10;
+            (first..first + in_epoch).for_each(|number| write(&mut lifetimes, number, clock));
+            LOOKED_AT.set(0);
+            lifetimes.clean(at(clock), |_| panic!("nothing ends"));
+            most = most.max(LOOKED_AT.get());
+        }
+        assert!(most < 60_000, "{most} looks at the end of an epoch");
+        assert!(lifetimes.due.len() < 3 * entries as usize, "{} are listed", lifetimes.due.len());
     }
 
     /// An entry that is written before there is any time, and removed before it is given one, leaves nothing behind.
