@@ -34,6 +34,7 @@ pub use list::List;
 pub use map::Map;
 pub use side::SideOutput;
 pub use states::{Expiring, States};
+pub(super) use timers::By;
 pub use timers::Timers;
 pub use value::Value;
 

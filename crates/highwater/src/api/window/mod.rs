@@ -24,6 +24,7 @@ mod kind;
 mod operator;
 mod panes;
 mod session;
+mod timetable;
 mod trigger;
 mod triggered;
 mod triggered_sessions;

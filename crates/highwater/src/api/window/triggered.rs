@@ -10,15 +10,15 @@ use super::grid::{Grid, Lookup};
 use super::held::{Contents, Decided, Held, Moment, NEVER};
 use super::kind::Kept;
 use super::operator::{Late, Now, ToldRows, Windows};
+use super::timetable::{Scheduled, Timetable};
 use super::trigger::{AnyTrigger, Fire};
-use crate::api::SLICE_ROWS;
-use crate::api::due::Due;
 use crate::api::moment::{ByMoment, lookup};
 use crate::api::ordered::Timed;
+use crate::api::process::By;
 
 /// A window for which something is due.
 #[derive(Clone, Debug)]
-struct Listed<K> {
+pub(super) struct Listed<K> {
     hash: u64,
     key: K,
     end: i64,
@@ -40,8 +40,7 @@ pub(super) struct Triggered<K, V, C: Contents<V>> {
     lateness: i64,
     /// By their ends.
     windows: KeyedTable<(K, i64), Held<C::Acc>, ByMoment>,
-    by_event_time: Due<Listed<K>>,
-    by_clock: Due<Listed<K>>,
+    timetable: Timetable<Listed<K>>,
     values: PhantomData<fn(V)>,
 }
 
@@ -66,8 +65,7 @@ impl<K: Data + Eq, V: Data, C: Contents<V>> Triggered<K, V, C> {
             layout,
             lateness,
             windows: KeyedTable::new("windows", Kind::Accumulator, key_groups, groups),
-            by_event_time: Due::default(),
-            by_clock: Due::default(),
+            timetable: Timetable::default(),
             values: PhantomData,
         }
     }
@@ -121,10 +119,10 @@ impl<K: Data + Eq, V: Data, C: Contents<V>> Triggered<K, V, C> {
         if is_new && end < NEVER {
             // A window that is over has been told of at its end.
             if end > now.before && held.set_event_timer(end) {
-                self.by_event_time.push(end, listed.clone());
+                self.timetable.list(By::EventTime, end, listed.clone());
             }
             let forgotten_at = end.saturating_add(self.lateness);
-            self.by_event_time.push(forgotten_at, listed.clone());
+            self.timetable.list(By::EventTime, forgotten_at, listed.clone());
         }
         let decided = held.put(&self.contents, &self.trigger, record, moment);
         self.done(listed, decided, told);
@@ -140,9 +138,7 @@ impl<K: Data + Eq, V: Data, C: Contents<V>> Triggered<K, V, C> {
 
     /// Does what the trigger has decided about a window.
     fn done(&mut self, listed: Listed<K>, decided: Decided, told: &mut ToldRows<K, C::Out>) {
-        let Decided { fire, event_timers, clock_timers } = decided;
-        event_timers.into_iter().for_each(|at| self.by_event_time.push(at, listed.clone()));
-        clock_timers.into_iter().for_each(|at| self.by_clock.push(at, listed.clone()));
+        let fire = self.timetable.list_decided(decided, || listed.clone());
         if fire == Fire::No {
             return;
         }
@@ -196,6 +192,26 @@ impl<K: Data + Eq, V: Data, C: Contents<V>> Triggered<K, V, C> {
     }
 }
 
+impl<K: Data + Eq, V: Data, C: Contents<V>> Scheduled for Triggered<K, V, C> {
+    type Listed = Listed<K>;
+
+    fn timetable(&mut self) -> &mut Timetable<Listed<K>> {
+        &mut self.timetable
+    }
+
+    fn due(
+        &mut self,
+        (by, at, listed): (By, i64, Listed<K>),
+        now: Now,
+        told: &mut ToldRows<K, C::Out>,
+    ) {
+        match by {
+            By::EventTime => self.event_time(at, listed, now, told),
+            By::Clock => self.clock(at, listed, now, told),
+        }
+    }
+}
+
 impl<K: Data + Eq, V: Data, C: Contents<V>> Windows for Triggered<K, V, C> {
     type Key = K;
     type In = V;
@@ -228,22 +244,7 @@ impl<K: Data + Eq, V: Data, C: Contents<V>> Windows for Triggered<K, V, C> {
     }
 
     fn tell(&mut self, now: Now, told: &mut ToldRows<K, C::Out>) -> Work {
-        let mut looked = 0;
-        while let Some((at, listed)) = self.by_event_time.pop(now.watermark) {
-            self.event_time(at, listed, now, told);
-            looked += 1;
-            if told.is_full() || looked >= SLICE_ROWS {
-                return Work::More;
-            }
-        }
-        while let Some((at, listed)) = self.by_clock.pop(now.clock) {
-            self.clock(at, listed, now, told);
-            looked += 1;
-            if told.is_full() || looked >= SLICE_ROWS {
-                return Work::More;
-            }
-        }
-        Work::Done
+        self.do_due(now, told)
     }
 
     fn tables(&mut self) -> Vec<&mut dyn StateTable> {
@@ -255,14 +256,10 @@ impl<K: Data + Eq, V: Data, C: Contents<V>> Windows for Triggered<K, V, C> {
             for ((key, end), held) in self.windows.group_entries(group) {
                 let hash = hash_key(key).expect("a key that was stored can be hashed");
                 let listed = || Listed { hash, key: key.clone(), end: *end };
-                for at in &held.event_timers {
-                    self.by_event_time.push(*at, listed());
-                }
-                for at in &held.clock_timers {
-                    self.by_clock.push(*at, listed());
-                }
+                self.timetable.list_timers(&held.event_timers, &held.clock_timers, listed);
                 if *end < NEVER {
-                    self.by_event_time.push(end.saturating_add(self.lateness), listed());
+                    let forgotten_at = end.saturating_add(self.lateness);
+                    self.timetable.list(By::EventTime, forgotten_at, listed());
                 }
             }
         }

@@ -18,10 +18,10 @@ use serde::{Deserialize, Serialize};
 use super::held::{Contents, Decided, Held, Moment};
 use super::kind::Gap;
 use super::operator::{Late, Now, ToldRows, Windows};
+use super::timetable::{Scheduled, Timetable};
 use super::trigger::{AnyTrigger, Fire, TriggerContext};
-use crate::api::SLICE_ROWS;
-use crate::api::due::Due;
 use crate::api::ordered::Timed;
+use crate::api::process::By;
 
 /// A session of a key; its sessions neither overlap nor touch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -36,7 +36,7 @@ struct Span<A> {
 
 /// A session for which something is due.
 #[derive(Clone, Debug)]
-struct Listed<K> {
+pub(super) struct Listed<K> {
     hash: u64,
     key: K,
     /// A moment within it. Sessions only grow, so it is the one that has this moment, whatever has become of it.
@@ -53,8 +53,7 @@ pub(super) struct TriggeredSessions<K, V, C: Contents<V>> {
     /// Sessions are kept so much longer than they last.
     lateness: i64,
     sessions: KeyedTable<K, Vec<Span<C::Acc>>>,
-    by_event_time: Due<Listed<K>>,
-    by_clock: Due<Listed<K>>,
+    timetable: Timetable<Listed<K>>,
 }
 
 /// The session that has a moment, among those of a key.
@@ -77,8 +76,7 @@ impl<K: Data + Eq, V: Data, C: Contents<V>> TriggeredSessions<K, V, C> {
             gap,
             lateness,
             sessions: KeyedTable::new("sessions", Kind::Accumulator, key_groups, groups),
-            by_event_time: Due::default(),
-            by_clock: Due::default(),
+            timetable: Timetable::default(),
         }
     }
 
@@ -114,15 +112,13 @@ impl<K: Data + Eq, V: Data, C: Contents<V>> TriggeredSessions<K, V, C> {
         if found.is_none() || was_over && !is_over {
             let forgotten_at = span.end.saturating_add(self.lateness);
             let due = if is_over { forgotten_at } else { span.end };
-            self.by_event_time.push(due, for_end.clone());
+            self.timetable.list(By::EventTime, due, for_end.clone());
         }
         let listed = Listed { for_end: false, ..for_end };
         if !joined.is_empty() {
             let others = joined.into_iter().map(|joined| joined.held).collect();
             let merged = span.held.merge(&self.contents, &self.trigger, others, moment);
-            let Decided { event_timers, clock_timers, .. } = merged;
-            event_timers.into_iter().for_each(|at| self.by_event_time.push(at, listed.clone()));
-            clock_timers.into_iter().for_each(|at| self.by_clock.push(at, listed.clone()));
+            self.timetable.list_decided(merged, || listed.clone());
         }
         let decided = span.held.put(&self.contents, &self.trigger, record, moment);
         self.done(&listed, decided, told);
@@ -130,10 +126,8 @@ impl<K: Data + Eq, V: Data, C: Contents<V>> TriggeredSessions<K, V, C> {
 
     /// Does what the trigger has decided about a session.
     fn done(&mut self, listed: &Listed<K>, decided: Decided, told: &mut ToldRows<K, C::Out>) {
-        let Decided { fire, event_timers, clock_timers } = decided;
         let timer = || Listed { for_end: false, ..listed.clone() };
-        event_timers.into_iter().for_each(|at| self.by_event_time.push(at, timer()));
-        clock_timers.into_iter().for_each(|at| self.by_clock.push(at, timer()));
+        let fire = self.timetable.list_decided(decided, timer);
         let (hash, key) = (listed.hash, listed.key.clone());
         let spans = self.sessions.upsert_hashed(hash, hash, key, Vec::new).value;
         let Some(at) = find(spans, listed.within) else { return };
@@ -173,7 +167,7 @@ impl<K: Data + Eq, V: Data, C: Contents<V>> TriggeredSessions<K, V, C> {
         let forgotten_at = end.saturating_add(self.lateness);
         if !is_over && at < end {
             // It has grown.
-            return self.by_event_time.push(end, listed);
+            return self.timetable.list(By::EventTime, end, listed);
         }
         if !is_over {
             let trigger = self.trigger.clone();
@@ -181,12 +175,42 @@ impl<K: Data + Eq, V: Data, C: Contents<V>> TriggeredSessions<K, V, C> {
             self.ask(&listed, now, told, comes, |cx| trigger.event_time(end.into(), cx));
         }
         if forgotten_at > at {
-            return self.by_event_time.push(forgotten_at, listed);
+            return self.timetable.list(By::EventTime, forgotten_at, listed);
         }
         let spans = self.sessions.upsert_hashed(hash, hash, listed.key.clone(), Vec::new).value;
         spans.remove(index);
         if spans.is_empty() {
             self.sessions.remove_hashed(hash, hash, &listed.key);
+        }
+    }
+}
+
+impl<K: Data + Eq, V: Data, C: Contents<V>> Scheduled for TriggeredSessions<K, V, C> {
+    type Listed = Listed<K>;
+
+    fn timetable(&mut self) -> &mut Timetable<Listed<K>> {
+        &mut self.timetable
+    }
+
+    fn due(
+        &mut self,
+        (by, at, listed): (By, i64, Listed<K>),
+        now: Now,
+        told: &mut ToldRows<K, C::Out>,
+    ) {
+        let trigger = self.trigger.clone();
+        match by {
+            By::EventTime if listed.for_end => self.look_at(at, listed, now, told),
+            By::EventTime => {
+                // The trigger is asked about the end once.
+                let is_due =
+                    |span: &mut Span<C::Acc>| span.held.take_event_timer(at) && at != span.end;
+                self.ask(&listed, now, told, is_due, |cx| trigger.event_time(at.into(), cx));
+            }
+            By::Clock => {
+                let is_due = |span: &mut Span<C::Acc>| span.held.take_clock_timer(at);
+                self.ask(&listed, now, told, is_due, |cx| trigger.clock(at.into(), cx));
+            }
         }
     }
 }
@@ -224,31 +248,7 @@ impl<K: Data + Eq, V: Data, C: Contents<V>> Windows for TriggeredSessions<K, V, 
     }
 
     fn tell(&mut self, now: Now, told: &mut ToldRows<K, C::Out>) -> Work {
-        let trigger = self.trigger.clone();
-        let mut looked = 0;
-        while let Some((at, listed)) = self.by_event_time.pop(now.watermark) {
-            if listed.for_end {
-                self.look_at(at, listed, now, told);
-            } else {
-                // The trigger is asked about the end once.
-                let is_due =
-                    |span: &mut Span<C::Acc>| span.held.take_event_timer(at) && at != span.end;
-                self.ask(&listed, now, told, is_due, |cx| trigger.event_time(at.into(), cx));
-            }
-            looked += 1;
-            if told.is_full() || looked >= SLICE_ROWS {
-                return Work::More;
-            }
-        }
-        while let Some((at, listed)) = self.by_clock.pop(now.clock) {
-            let is_due = |span: &mut Span<C::Acc>| span.held.take_clock_timer(at);
-            self.ask(&listed, now, told, is_due, |cx| trigger.clock(at.into(), cx));
-            looked += 1;
-            if told.is_full() || looked >= SLICE_ROWS {
-                return Work::More;
-            }
-        }
-        Work::Done
+        self.do_due(now, told)
     }
 
     fn tables(&mut self) -> Vec<&mut dyn StateTable> {
@@ -266,13 +266,9 @@ impl<K: Data + Eq, V: Data, C: Contents<V>> Windows for TriggeredSessions<K, V, 
                         true => span.end.saturating_add(self.lateness),
                         false => span.end,
                     };
-                    self.by_event_time.push(due, listed(true));
-                    for at in &span.held.event_timers {
-                        self.by_event_time.push(*at, listed(false));
-                    }
-                    for at in &span.held.clock_timers {
-                        self.by_clock.push(*at, listed(false));
-                    }
+                    self.timetable.list(By::EventTime, due, listed(true));
+                    let Held { event_timers, clock_timers, .. } = &span.held;
+                    self.timetable.list_timers(event_timers, clock_timers, || listed(false));
                 }
             }
         }
