@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use highwater_env::Env;
-use highwater_runtime::observe::JobStatus;
+use highwater_runtime::observe::{JobStatus, OperatorStatus};
 use highwater_runtime::{Control, Outcome, Trigger};
 
 use crate::control::Ended;
@@ -112,10 +112,14 @@ fn summary(
             (leader.checkpoints.failed, "failed checkpoint", "failed checkpoints"),
             (status.skipped, "bad record skipped", "bad records skipped"),
             (status.rejected, "bad record set aside", "bad records set aside"),
-            (status.late, "late record", "late records"),
         ] {
             if number > 0 {
                 text += &format!(", {}", some(number, one, more));
+            }
+        }
+        for OperatorStatus { operator, records_in, late, .. } in &status.operators {
+            if *late > 0 {
+                text += &format!(", {late} of {records_in} records too late for `{operator}`");
             }
         }
     }

@@ -22,6 +22,7 @@ fn main() -> highwater::Result<()> {
         ("metrics_are_served", asked::shown::metrics_are_served),
         ("a_metrics_address_that_is_taken", asked::shown::a_metrics_address_that_is_taken),
         ("a_line_for_every_checkpoint", asked::shown::a_line_for_every_checkpoint),
+        ("late_records_are_accounted_for", asked::shown::late_records_are_accounted_for),
         ("logs_are_json_if_asked_for", asked::shown::logs_are_json_if_asked_for),
         ("a_bar_on_a_terminal", asked::shown::a_bar_on_a_terminal),
     ])

@@ -5,7 +5,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 
-use highwater::connectors::{Discard, Files};
+use highwater::Tumbling;
+use highwater::connectors::{Discard, Files, Script};
+use highwater::time::{Watermark, secs};
 
 use super::{Job, asked, numbers, place, start};
 use crate::program::this_program;
@@ -14,7 +16,19 @@ use crate::support::wait_for;
 /// Makes this program a job that reads these files.
 const FILES: &str = "HIGHWATER_TEST_FILES";
 
+/// Makes this program a job of which a record is late.
+const LATE: &str = "HIGHWATER_TEST_LATE";
+
 pub fn job() -> Option<highwater::Result<()>> {
+    if std::env::var(LATE).is_ok() {
+        let times = Script::new().record(1_000i64).epoch().record(20_000).epoch().record(2_000);
+        let outcome = highwater::run("late", |job| {
+            let times = job.read("in", times).event_time(|time| *time, Watermark::monotonous());
+            let tens = times.window_all(Tumbling::of(secs(10))).count().uid("tens");
+            tens.write("nowhere", Discard::new());
+        });
+        return Some(outcome.map(|_| ()));
+    }
     let files = std::env::var(FILES).ok()?;
     let outcome = highwater::run("files", |job| {
         let lines = Files::text(files).rate(20_000);
@@ -127,6 +141,15 @@ pub fn a_line_for_every_checkpoint() {
     // 5000 numbers, and a count for each of them at the most.
     assert!(summary.starts_with("numbers: finished: 5000 records in "), "{said}");
     assert!(summary.contains("/s), ") && summary.contains(" rows out, "), "{said}");
+}
+
+/// Records in are records used and records late, of each operator.
+pub fn late_records_are_accounted_for() {
+    let mut late = Command::new(this_program());
+    let said = said(late.env(LATE, "").args(["--checkpoints", "memory:"]));
+    let summary = said.lines().last().unwrap();
+    assert!(summary.starts_with("late: finished: 3 records in "), "{said}");
+    assert!(summary.ends_with(", 1 of 3 records too late for `tens`"), "{said}");
 }
 
 pub fn logs_are_json_if_asked_for() {
