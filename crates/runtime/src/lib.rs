@@ -8,6 +8,7 @@
 //!   as tasks around the commit log. - [`attempt`]: what they share. - [`observe`]: what people see of it all.
 //! - [`cluster`]: several processes that run one attempt together. - [`careful`]: finding the record that makes a job fail.
 
+pub mod alignment;
 pub mod attempt;
 pub mod batch;
 pub mod careful;

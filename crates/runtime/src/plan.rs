@@ -12,6 +12,7 @@ use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
 
+use crate::alignment::Align;
 use crate::connector::{Delivery, Malformed, Sink, Source};
 use crate::operator::{Operator, OperatorContext, Wants};
 
@@ -139,6 +140,10 @@ pub struct Plan {
     combined: BTreeMap<BTreeSet<NodeId>, NodeId>,
     /// Sources whose splits are aligned, and the watermark by which they are.
     aligned: BTreeMap<NodeId, NodeId>,
+    /// Watermarks of which splits are aligned.
+    alignments: Vec<(NodeId, Align)>,
+    /// Nodes that hold splits.
+    holders: Vec<NodeId>,
 }
 
 impl Plan {
@@ -192,6 +197,7 @@ impl Plan {
     ///
     /// Everything that is wrong.
     pub fn check(mut self, checkpoints: bool) -> Result<Checked, Vec<PlanError>> {
+        self.add_alignments();
         self.give_uids();
         let mut owners: BTreeMap<&str, &Node> = BTreeMap::new();
         let mut errors = std::mem::take(&mut self.errors);

@@ -7,16 +7,14 @@
 //!  source ─rows─▶ event_time ─rows─▶ ...            a window, a timer: is told the least of all watermarks
 //!     │ splits begin and end │ times of a split             ▲       behind which it comes (Combine, if there are several)
 //!     └────────────────▶ Watermarks ──at the end of an epoch, to all workers
-//!     ▲                      │ which splits are too far ahead
-//!     └─────── pacer ◀───────┘
+//!                            └──how far each split is, if they are aligned──▶ Alignment
 //! ```
 //!
 //! The watermark is the least of what the splits say. A split that was never heard of holds it back, until it has
 //! been silent for the idle timeout; one that has ended doesn't count any more. If none is left to wait for, time is as far as the
 //! furthest has come; when all sources are at their end, time goes to the end, too.
 //!
-//! If splits are to be aligned, those of them that are further ahead of the last one than is allowed are *held*: their readers are told, with the
-//! pacer's ticks, to leave them alone until the last one has caught up. Only splits count of which rows have come in this attempt and that are
+//! If splits are to be aligned ([`alignment`](crate::alignment)), it also tells how far each is. Only splits count there of which rows have come in this attempt and that are
 //! neither idle nor at their end: a split that waits behind another one for its reader is read whenever that one is done, and must not
 //! hold up what it waits for.
 //!
@@ -25,8 +23,6 @@
 //! - The watermark at the end of an epoch depends on the epochs up to it, not on when their rows arrived anywhere: what is told of an
 //!   epoch is applied when the epoch is complete.
 //! - It never falls, also across attempts. (5) It, and what it is made of, is state: how far each split is, whether it is idle.
-//! - A split that no other one is behind is never held, so that reading goes on. Which splits are held isn't state: it changes when rows are
-//!   read, not what becomes of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -35,6 +31,7 @@ use highwater_codec::hash_key;
 use highwater_state::{ByFirst, Image, KeyGroups, KeyedTable, Kind, StateError, StateTable};
 use serde::{Deserialize, Serialize};
 
+use crate::alignment::Align;
 use crate::batch::Batch;
 use crate::operator::{EpochEnd, Operator, OperatorContext, Outputs, Work};
 use crate::{BoxError, Epoch};
@@ -81,15 +78,6 @@ pub enum News {
     },
 }
 
-/// Whether a split is to be read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hold {
-    /// The split, by the uid of its source and its id.
-    pub split: String,
-    /// It is too far ahead of others.
-    pub is_held: bool,
-}
-
 /// The worker that has what there is only one of.
 #[derive(Clone, Copy, Debug)]
 pub struct One {
@@ -129,12 +117,12 @@ pub enum Of {
 }
 
 /// What becomes of splits that don't go on like the others.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stragglers {
     /// A split that is silent for so long isn't waited for.
     pub idle_after: Option<Duration>,
-    /// A split that is so far ahead of the last one, in event time, is held.
-    pub align_within: Option<Duration>,
+    /// Those that are far ahead are held.
+    pub align: Option<Align>,
 }
 
 /// How far a split is.
@@ -159,8 +147,10 @@ pub struct Watermarks {
     told: BTreeMap<Epoch, Vec<Told>>,
     /// Sources at their end, by worker. A source that has ended says so again in every attempt.
     ended: BTreeSet<(String, usize)>,
-    /// Splits that are to be aligned: such as have had rows in this attempt and may have more, with whether they are held.
-    aligned: BTreeMap<String, bool>,
+    /// Splits that are to be aligned: such as have had rows in this attempt and may have more, with what was told of them last.
+    aligned: BTreeMap<String, Option<News>>,
+    /// Such as aren't any more, which is to be told.
+    left: Vec<String>,
     /// At the end of the last epoch nothing was to be waited for, and whoever listens knows it.
     told_idle: bool,
     begun: bool,
@@ -183,6 +173,7 @@ impl Watermarks {
             told: BTreeMap::new(),
             ended: BTreeSet::new(),
             aligned: BTreeMap::new(),
+            left: Vec::new(),
             told_idle: false,
             begun: false,
         }
@@ -204,8 +195,11 @@ impl Watermarks {
             return;
         }
         match news {
-            News::Ends | News::Rests => drop(self.aligned.remove(&split)),
-            News::Reached(_) if self.stragglers.align_within.is_some() => {
+            News::Ends | News::Rests => {
+                let left = self.aligned.remove_entry(&split);
+                self.left.extend(left.map(|(split, _)| split));
+            }
+            News::Reached(_) if self.stragglers.align.is_some() => {
                 self.aligned.entry(split.clone()).or_default();
             }
             _ => {}
@@ -248,29 +242,19 @@ impl Watermarks {
         }
     }
 
-    /// Finds out which splits are to be held; answers what has changed.
-    fn align(&mut self) -> Vec<Hold> {
-        let Some(within) = self.stragglers.align_within else { return Vec::new() };
-        let within_ms = i64::try_from(within.as_millis()).unwrap_or(i64::MAX);
-        let splits = &self.splits;
-        let reached = |split: &String| {
-            let time = splits.get(&(ONE, split.clone()))?;
-            time.reached.filter(|_| !time.idle)
-        };
-        let last = self.aligned.keys().filter_map(reached).min();
-        let limit = last.map(|last| last.saturating_add(within_ms));
-        let mut changed = Vec::new();
-        for (split, was_held) in &mut self.aligned {
-            let is_held = reached(split).is_some_and(|reached| Some(reached) > limit);
-            if std::mem::replace(was_held, is_held) != is_held {
-                changed.push(Hold { split: split.clone(), is_held });
+    /// How far the splits are that are to be aligned, where that has changed.
+    fn tell_aligned(&mut self) -> Vec<Told> {
+        let rests = |split| Told { split, news: News::Rests };
+        let mut told: Vec<Told> = self.left.drain(..).map(rests).collect();
+        for (split, last) in &mut self.aligned {
+            let time = self.splits.get(&(ONE, split.clone()));
+            let reached = time.filter(|time| !time.idle).and_then(|time| time.reached);
+            let news = reached.map_or(News::Idle, News::Reached);
+            if last.replace(news) != Some(news) {
+                told.push(Told { split: split.clone(), news });
             }
         }
-        debug_assert!(
-            self.aligned.is_empty() || self.aligned.values().any(|is_held| !is_held),
-            "a split that no other one is behind is never held"
-        );
-        changed
+        told
     }
 
     fn all(&self) -> impl Iterator<Item = (&(u8, String), &SplitTime)> {
@@ -357,10 +341,7 @@ impl Operator for Watermarks {
             let parts = (0..self.workers).map(|_| Batch::new(told.clone())).collect();
             out.emit(0, Batch::split(parts));
         }
-        let holds = self.align();
-        if !holds.is_empty() {
-            out.emit(1, Batch::new(holds));
-        }
+        out.emit(1, Batch::new(self.tell_aligned()));
         Ok(Work::Done)
     }
 

@@ -8,11 +8,13 @@ use highwater_state::object::{self, Object};
 use proptest::prelude::*;
 
 use super::*;
+use crate::alignment::{Alignment, Hold};
 
 struct Rig {
     of: Of,
     stragglers: Stragglers,
     watermarks: Watermarks,
+    alignment: Alignment,
     epoch: u32,
     interval: u32,
     clock_ms: u64,
@@ -35,17 +37,23 @@ fn context() -> OperatorContext {
     }
 }
 
+fn alignment(stragglers: &Stragglers) -> Alignment {
+    let within = stragglers.align.as_ref().map(|align| align.within);
+    Alignment::new(&[within.unwrap_or_default()])
+}
+
 impl Rig {
     fn new(of: Of, idle_after_ms: Option<u64>) -> Self {
         let idle_after = idle_after_ms.map(Duration::from_millis);
-        Rig::with(of, Stragglers { idle_after, align_within: None })
+        Rig::with(of, Stragglers { idle_after, align: None })
     }
 
     fn with(of: Of, stragglers: Stragglers) -> Self {
-        let mut watermarks = Watermarks::new(&context(), of.clone(), stragglers);
+        let mut watermarks = Watermarks::new(&context(), of.clone(), stragglers.clone());
         watermarks.tables().into_iter().for_each(|table| table.begin(1, true));
         Rig {
             of,
+            alignment: alignment(&stragglers),
             stragglers,
             watermarks,
             epoch: 0,
@@ -80,11 +88,14 @@ impl Rig {
             trigger_ends: false,
             finished,
         };
-        let mut out = Outputs::default();
+        let (mut out, mut holds) = (Outputs::default(), Outputs::default());
         self.watermarks.complete(&end, &mut out).unwrap();
-        let (told, holds): (Vec<_>, Vec<_>) =
+        let (told, aligned): (Vec<_>, Vec<_>) =
             out.batches.into_iter().partition(|(port, _)| *port == 0);
-        for (_, batch) in holds {
+        for (_, batch) in aligned {
+            self.alignment.receive(0, epoch, batch, &mut holds).unwrap();
+        }
+        for (_, batch) in holds.batches {
             for Hold { split, is_held } in batch.take::<Vec<Hold>>().unwrap() {
                 let changed = match is_held {
                     true => self.held.insert(split),
@@ -117,7 +128,8 @@ impl Rig {
         self.objects.push(object);
         let image = Image::new(self.objects.clone());
         self.held.clear();
-        self.watermarks = Watermarks::new(&context(), self.of.clone(), self.stragglers);
+        self.alignment = alignment(&self.stragglers);
+        self.watermarks = Watermarks::new(&context(), self.of.clone(), self.stragglers.clone());
         for table in self.watermarks.tables() {
             table.restore("time", &image).unwrap();
             table.begin(self.interval, true);
@@ -204,9 +216,9 @@ fn a_split_ends_behind_its_rows_whichever_is_heard_of_first() {
 
 /// A rig of splits that are aligned.
 fn aligned(within_ms: u64) -> Rig {
-    let align_within = Some(Duration::from_millis(within_ms));
+    let align = Some(Align { within: Duration::from_millis(within_ms), group: None });
     let idle_after = Some(Duration::from_millis(100));
-    Rig::with(Of::Splits { sources: 1 }, Stragglers { idle_after, align_within })
+    Rig::with(Of::Splits { sources: 1 }, Stragglers { idle_after, align })
 }
 
 #[test]

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::alignment::Hold;
 use crate::batch::Batch;
 use crate::connector::SplitOffset;
-use crate::watermark::{Hold, News, One, Told};
+use crate::watermark::{News, One, Told};
 
 /// Knows the splits of one reader that haven't ended, and what is to be told of them.
 pub(super) struct Announcer {

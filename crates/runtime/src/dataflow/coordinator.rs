@@ -16,9 +16,9 @@ use super::source_host::Ended;
 use super::uploader::WorkerReport;
 use super::worker::Worker;
 use super::{Rows, intake};
+use crate::alignment::Hold;
 use crate::plan::{Checked, Role};
 use crate::time::Epoch;
-use crate::watermark::Hold;
 
 /// A checkpoint of which every worker has reported.
 #[derive(Debug)]

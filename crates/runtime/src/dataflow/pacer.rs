@@ -25,12 +25,12 @@ use super::Rows;
 use super::output::Output;
 use super::route::{self, Whole};
 use super::worker::Worker;
+use crate::alignment::Hold;
 use crate::batch::Batch;
 use crate::connector::Waker;
 use crate::recover::Recovered;
 use crate::settings::Trigger;
 use crate::time::Epoch;
-use crate::watermark::Hold;
 
 /// With more epochs under way than this, they become longer.
 const UNDER_WAY: usize = 32;

@@ -12,11 +12,11 @@ use highwater_state::chain::Place;
 use timely::scheduling::Activator;
 
 use super::pacer::Tick;
+use crate::alignment::Hold;
 use crate::attempt::Attempt;
 use crate::observe::{WorkerFacts, WorkerPhases};
 use crate::settings::Trigger;
 use crate::time::Epoch;
-use crate::watermark::Hold;
 
 /// One worker of an attempt; lives on its thread.
 pub(crate) struct Worker {

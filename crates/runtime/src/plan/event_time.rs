@@ -1,10 +1,12 @@
 //! Event time in the plan: who has times, and whose watermark counts where.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::Location;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Edge, Exchange, Node, NodeId, Plan, Port, Role, Times};
+use crate::alignment::{Align, Alignment};
 use crate::connector::Malformed;
 use crate::operator::{OperatorContext, Wants};
 use crate::watermark::{Of, Stragglers, Watermarks};
@@ -61,18 +63,20 @@ impl Plan {
             }
             None => Of::Rows,
         };
+        let align = stragglers.align.clone();
         let watermark = self.add_watermarks(inputs, of, stragglers, at);
         self.generators.insert(node, watermark);
-        if stragglers.align_within.is_some() {
-            self.align(watermark, sources, at);
+        if let Some(align) = align {
+            self.align(watermark, sources, align, at);
         }
     }
 
-    /// Has the splits of these sources held by what a watermark tells at its output 1.
+    /// Has the splits of these sources aligned by what a watermark tells of them at its output 1.
     fn align(
         &mut self,
         watermark: NodeId,
         sources: Option<BTreeSet<NodeId>>,
+        align: Align,
         at: &'static Location<'static>,
     ) {
         let Some(sources) = sources else {
@@ -81,6 +85,7 @@ impl Plan {
             return self.error(at, why);
         };
         self.nodes[watermark].outputs = 2;
+        self.alignments.push((watermark, align));
         for source in sources {
             if let Some(other) = self.aligned.insert(source, watermark) {
                 // One would wait for what the other one holds.
@@ -95,10 +100,39 @@ impl Plan {
         }
     }
 
+    /// Appends what holds splits, for each group.
+    pub(super) fn add_alignments(&mut self) {
+        let mut groups: BTreeMap<_, Vec<(NodeId, Duration)>> = BTreeMap::new();
+        for (watermark, Align { within, group }) in std::mem::take(&mut self.alignments) {
+            let alone = group.is_none().then_some(watermark);
+            groups.entry((group, alone)).or_default().push((watermark, within));
+        }
+        for members in groups.into_values() {
+            let (watermarks, within): (Vec<_>, Vec<_>) = members.into_iter().unzip();
+            let at = self.nodes[watermarks[0]].at;
+            let make = move |_: &OperatorContext| -> Box<dyn crate::Operator> {
+                Box::new(Alignment::new(&within))
+            };
+            let told = |node| Port { node, output: 1 };
+            // All watermarks are made on the same worker.
+            let edge = |node| Edge { from: told(node), exchange: Exchange::Pipeline };
+            let holder = self.add(Node {
+                name: "alignment",
+                uid: None,
+                role: Role::Operator { make: Arc::new(make), wants: Wants::default() },
+                inputs: watermarks.into_iter().map(edge).collect(),
+                outputs: 1,
+                times: Times::Dropped,
+                watermark: None,
+                at,
+            });
+            self.holders.push(holder);
+        }
+    }
+
     /// The outputs at which it is told which splits are held.
     pub(crate) fn holds(&self) -> Vec<Port> {
-        let watermarks: BTreeSet<NodeId> = self.aligned.values().copied().collect();
-        watermarks.into_iter().map(|node| Port { node, output: 1 }).collect()
+        self.holders.iter().map(|node| Port { node: *node, output: 0 }).collect()
     }
 
     /// Whether splits of a source may be held.
@@ -170,7 +204,7 @@ impl Plan {
         at: &'static Location<'static>,
     ) -> NodeId {
         let make = move |context: &OperatorContext| -> Box<dyn crate::Operator> {
-            Box::new(Watermarks::new(context, of.clone(), stragglers))
+            Box::new(Watermarks::new(context, of.clone(), stragglers.clone()))
         };
         self.add(Node {
             name: "watermark",

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use highwater_runtime::alignment::Align;
 use highwater_runtime::watermark::Stragglers;
 
 use super::Timestamp;
@@ -154,18 +155,43 @@ impl<T: 'static> Watermark<T> {
     ///
     /// A split counts from its first record in an attempt on, while it is neither idle nor at its end; those that wait behind another one for their
     /// reader, as files do, don't. It may get ahead by what is read in some ten milliseconds more. Splits of several sources are aligned with each
-    /// other if their streams are [united](crate::Stream::union) before they get their times. What comes out doesn't depend on it.
+    /// other if their streams are [united](crate::Stream::union) before they get their times, or are of one [group](Self::align_group). What comes out
+    /// doesn't depend on it.
     ///
     /// Give it where records are as they were read: it is refused behind operators with state, which regroup them, and for a source whose splits are
     /// aligned by another watermark.
     #[must_use]
     pub fn align_within(mut self, ahead: Duration) -> Self {
-        self.stragglers.align_within = Some(ahead);
+        self.stragglers.align = Some(Align { within: ahead, group: None });
+        self
+    }
+
+    /// As [`align_within`](Self::align_within), together with the splits of all other streams of the job that name the same group: orders wait for
+    /// payments, say, which are records of another type with a time and a watermark of their own. Each stream says for itself how far ahead its splits may be.
+    ///
+    /// ```
+    /// use highwater::connectors::Generator;
+    /// use highwater::testing::{self, Collect};
+    /// use highwater::time::{Watermark, after, before, mins, secs};
+    ///
+    /// let run = testing::run(2, |job| {
+    ///     let watermark = || Watermark::bounded(secs(1)).align_group("money", mins(2));
+    ///     let orders = Generator::new(|row| (row % 7, row as i64 * 1_000)).splits(1).limit(100);
+    ///     let orders = job.read("orders", orders).event_time(|order| order.1, watermark()).key_by(|order| order.0);
+    ///     let payments = Generator::new(|row| (row % 7, row as i64 * 1_000, "card".to_owned())).splits(1).limit(100);
+    ///     let payments = job.read("payments", payments).event_time(|payment| payment.1, watermark()).key_by(|payment| payment.0);
+    ///     orders.interval_join(&payments, before(mins(1)), after(mins(1))).join().write("out", Collect);
+    /// })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn align_group(mut self, group: &str, ahead: Duration) -> Self {
+        self.stragglers.align = Some(Align { within: ahead, group: Some(group.to_owned()) });
         self
     }
 
     pub(in crate::api) fn stragglers(&self) -> Stragglers {
-        self.stragglers
+        self.stragglers.clone()
     }
 
     /// What records of a split with these times tell, if anything.
@@ -203,7 +229,7 @@ impl<T> Clone for Watermark<T> {
             Made::Told(tell) => Made::Told(tell.clone()),
             Made::Generated(make) => Made::Generated(make.clone()),
         };
-        Watermark { made, stragglers: self.stragglers }
+        Watermark { made, stragglers: self.stragglers.clone() }
     }
 }
 
@@ -217,8 +243,9 @@ impl<T> fmt::Debug for Watermark<T> {
         if let Some(silence) = self.stragglers.idle_after {
             write!(f, ", idle after {silence:?}")?;
         }
-        if let Some(ahead) = self.stragglers.align_within {
-            write!(f, ", aligned within {ahead:?}")?;
+        if let Some(Align { within, group }) = &self.stragglers.align {
+            let of = group.as_ref().map(|group| format!(" of {group:?}")).unwrap_or_default();
+            write!(f, ", aligned within {within:?}{of}")?;
         }
         write!(f, ")")
     }
