@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use highwater::connectors::{IntoSink, foreach_batch};
+use highwater::env::{BoxFuture, Env};
+use highwater_log::StagedItem;
 use highwater_runtime::BoxError;
 use highwater_runtime::connector::{
     Delivery, Publisher, PublisherContext, Sink, Writer, WriterContext,
 };
-use highwater_world::{What, World};
+use highwater_world::{Random, What, World};
 
 use crate::graph::Row;
 
@@ -146,6 +149,39 @@ impl Sink for Promising {
     }
 
     fn publisher(&self, context: PublisherContext) -> Result<Box<dyn Publisher>, BoxError> {
-        self.sink.publisher(context)
+        let env = context.env.clone();
+        let publisher = self.sink.publisher(context)?;
+        let mut random = Random::new(env.random(), "table");
+        if random.chance(750) {
+            return Ok(publisher);
+        }
+        Ok(Box::new(Slow { publisher, env, longest_us: random.within(1_000..=40_000) }))
+    }
+}
+
+/// Takes its time for every transaction: publication may be slower than checkpoints are.
+struct Slow {
+    publisher: Box<dyn Publisher>,
+    env: Arc<dyn Env>,
+    longest_us: u64,
+}
+
+impl Publisher for Slow {
+    fn prepare(&self) -> BoxFuture<Result<(), BoxError>> {
+        self.publisher.prepare()
+    }
+
+    fn plan(&self, items: &mut [StagedItem], clock_ms: u64, last: bool) {
+        self.publisher.plan(items, clock_ms, last);
+    }
+
+    fn publish(&self, checkpoint: u64, items: Vec<StagedItem>) -> BoxFuture<Result<(), BoxError>> {
+        let pause = Random::new(self.env.random(), "pause").below(self.longest_us);
+        let pause = self.env.sleep(Duration::from_micros(pause));
+        let publish = self.publisher.publish(checkpoint, items);
+        Box::pin(async move {
+            pause.await;
+            publish.await
+        })
     }
 }
