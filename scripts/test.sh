@@ -44,7 +44,7 @@ built="${CARGO_TARGET_DIR:-target}/debug"
 simulate() { timeout 12m "$built/highwater-sim" "$@"; }
 commits=$(git rev-list --count HEAD 2>/dev/null || echo 1)
 simulate --seeds 3000
-simulate --exhaustive --every 7 --pairs-every 401
+simulate --exhaustive --every 7 --pairs-every 61
 simulate --minutes 3 --start $((commits * 1000000)) || echo "A NEW SEED FAILS: see above, and open an issue"
 "$built/examples/first_visits"
 

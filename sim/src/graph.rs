@@ -58,7 +58,7 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// The smallest job with state: a source, a count, a sink.
+    /// The smallest job with state: a source of three or four rows, a count, a sink of transactions.
     pub fn smallest(seed: u64) -> Self {
         let read = Op::Read { splits: 1, rows: 4, late: 0 };
         let node = |op, inputs: &[Output]| Node {
@@ -72,7 +72,12 @@ impl Graph {
             node(Op::CountEvery, &[(0, 0)]),
             node(Op::Write { exactly_once: true }, &[(1, 0)]),
         ];
-        Graph { seed, keys: 2, nodes }
+        let mut graph = Graph { seed, keys: 2, nodes };
+        // What the source holds is drawn from the seed: the next one that has it hold something.
+        while rows_of(&graph, 0, 0).len() < 3 {
+            graph.seed += 1;
+        }
+        graph
     }
 
     /// A job drawn from a seed, of at most so many operators.
