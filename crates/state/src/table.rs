@@ -1,6 +1,6 @@
 //! The keyed state of one operator on one worker, in memory.
 //!
-//! A hash table ([`slots`]) for each key group, so that no growth ever moves more than one group's entries. Entries carry the
+//! A hash table for each key group, so that no growth ever moves more than one group's entries. Entries carry the
 //! interval of their last change. Freezing is O(1): it raises the table's stamp, and a group whose
 //! own stamp is behind sets its lists of changes aside when it is next touched, by a write or by the encoder.
 //!
@@ -22,6 +22,7 @@ use std::hint::black_box;
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use hashbrown::HashTable;
 use highwater_codec::{Tier, hash_key};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -29,14 +30,9 @@ use serde::de::DeserializeOwned;
 use crate::chain::{Link, Place};
 use crate::section::{Section, SectionWriter};
 use crate::{Image, KeyGroups, Kind, StateError};
-use slots::Slots;
-
-pub use entry::{Spot, Upserted};
 
 mod encode;
-mod entry;
 mod restore;
-mod slots;
 #[cfg(test)]
 mod tests;
 
@@ -159,20 +155,37 @@ struct Slot<K, V> {
     mark: u32,
 }
 
+/// An entry that is about to be changed.
+#[derive(Debug)]
+pub struct Upserted<'a, K, V> {
+    /// Its key.
+    pub key: &'a K,
+    /// Its value.
+    pub value: &'a mut V,
+    /// A number that the table's owner may leave with the entry; 0 at the entry's first change in each interval.
+    pub mark: &'a mut u32,
+}
+
 /// So many entries are brought into the caches at once. More wouldn't wait any shorter, and might push each other out.
 pub const WARM: usize = 64;
 
-/// A table with fewer entries is in the caches anyway.
-const WARM_FROM: u64 = 1 << 13;
+/// The searches of a table that isn't larger wait so little that the processor gets over it by itself.
+const WARM_FROM_BYTES: u64 = 8 << 20;
 
 #[derive(Debug)]
 struct Group<K, V> {
-    slots: Slots<Slot<K, V>>,
-    /// Behind the table's stamp: the lists below belong to the frozen interval.
+    slots: HashTable<Slot<K, V>>,
+    /// Behind the table's stamp: the lists of changes belong to the frozen interval.
     stamp: u32,
+    /// Apart, so that what every search reads of all groups is in the nearest cache.
+    changes: Box<Changes<K, V>>,
+}
+
+#[derive(Debug)]
+struct Changes<K, V> {
     changed: Vec<u64>,
     deleted: Vec<K>,
-    frozen: Option<Box<FrozenGroup<K, V>>>,
+    frozen: Option<FrozenGroup<K, V>>,
     chain: Vec<Link<K>>,
 }
 
@@ -223,10 +236,17 @@ pub struct KeyedTable<K, V, H = ByKey> {
     hashing: PhantomData<fn() -> H>,
 }
 
-/// The bits that find an entry within its group; the upper ones are the group's, and the same for all of its entries.
+/// Where the search for an entry begins in its group's table. That goes by the lowest bits and by the highest, and the highest of a key's
+/// hash are the group's: the same for all of its entries.
 #[inline]
-fn short(lookup: u64) -> u32 {
-    lookup as u32
+fn home(lookup: u64) -> u64 {
+    lookup.rotate_left(32)
+}
+
+/// The home of an entry that moves, because its table grows.
+#[inline]
+fn home_of<K, V, H: Hashing<K>>(slot: &Slot<K, V>) -> u64 {
+    home(H::lookup(&slot.key))
 }
 
 impl<K, V> Group<K, V> {
@@ -240,13 +260,14 @@ impl<K, V> Group<K, V> {
 
     #[cold]
     fn set_aside(&mut self, stamp: u32) {
-        debug_assert!(self.frozen.is_none(), "3: the interval before was encoded");
+        let changes = &mut *self.changes;
+        debug_assert!(changes.frozen.is_none(), "3: the interval before was encoded");
         self.stamp = stamp;
-        self.frozen = Some(Box::new(FrozenGroup {
-            changed: std::mem::take(&mut self.changed),
-            deleted: std::mem::take(&mut self.deleted),
+        changes.frozen = Some(FrozenGroup {
+            changed: std::mem::take(&mut changes.changed),
+            deleted: std::mem::take(&mut changes.deleted),
             saved: Vec::new(),
-        }));
+        });
     }
 }
 
@@ -259,12 +280,14 @@ where
     /// An empty table for the key groups of `range`.
     pub fn new(name: &str, kind: Kind, key_groups: KeyGroups, range: Range<u32>) -> Self {
         let groups = range.clone().map(|_| Group {
-            slots: Slots::new(),
+            slots: HashTable::new(),
             stamp: 0,
-            changed: Vec::new(),
-            deleted: Vec::new(),
-            frozen: None,
-            chain: Vec::new(),
+            changes: Box::new(Changes {
+                changed: Vec::new(),
+                deleted: Vec::new(),
+                frozen: None,
+                chain: Vec::new(),
+            }),
         });
         KeyedTable {
             name: name.to_owned(),
@@ -299,38 +322,32 @@ where
     #[inline]
     pub fn get_hashed(&self, group: u64, lookup: u64, key: &K) -> Option<&V> {
         let slots = &self.groups[self.group_index(group)].slots;
-        let number = slots.find(short(lookup), |slot| slot.key == *key)?;
-        slots.get(number).map(|slot| &slot.value)
-    }
-
-    /// The entry at a spot that the table gave in this interval, since when nothing was removed.
-    #[inline]
-    pub fn at(&self, spot: Spot) -> (&K, &V) {
-        let slot = self.groups[spot.group as usize].slots.get(spot.number);
-        let slot = slot.expect("nothing was removed, so the entry is where it was");
-        debug_assert_eq!(slot.changed, self.interval, "whoever has the spot changed the entry");
-        (&slot.key, &slot.value)
+        slots.find(home(lookup), |slot| slot.key == *key).map(|slot| &slot.value)
     }
 
     /// Brings the entries of at most [`WARM`] keys, whose hashes are these, into the caches, if they are there at all.
     ///
-    /// Nothing but time depends on it. One after the other, each search would wait for memory twice; here all loads of a kind
-    /// are under way together.
-    pub fn warm(&self, hashes: impl Iterator<Item = (u64, u64)> + Clone) {
-        if self.entries < WARM_FROM {
+    /// Nothing but time depends on it. Between what is done with one entry and the search for the next, each search would wait for memory
+    /// by itself; here they wait together.
+    pub fn warm(&self, hashes: impl Iterator<Item = (u64, u64)>) {
+        self.warm_by(hashes, |_| 0);
+    }
+
+    /// As [`warm`](Self::warm), for values of which a part is elsewhere in memory: `read` reads there.
+    pub fn warm_by(&self, hashes: impl Iterator<Item = (u64, u64)>, read: impl Fn(&V) -> i64) {
+        if self.entries * size_of::<Slot<K, V>>() as u64 <= WARM_FROM_BYTES {
             return;
         }
-        let slots = |group| &self.groups[self.group_index(group)].slots;
-        let homes = hashes.clone().map(|(group, lookup)| slots(group).home(short(lookup)));
-        black_box(homes.fold(0, |read, word| read ^ word));
-        let found = hashes.filter_map(|(group, lookup)| {
-            let slots = slots(group);
-            slots.all(short(lookup)).next().and_then(|number| slots.get(number))
-        });
         // Of its key, too, which may be in another line of the caches.
-        let read_all =
-            |slot: &Slot<K, V>| slot.changed ^ u32::from(slot.key == *black_box(&slot.key));
-        black_box(found.fold(0, |read, slot| read ^ read_all(slot)));
+        let read_all = |slot: &Slot<K, V>| {
+            read(&slot.value)
+                ^ i64::from(slot.changed)
+                ^ i64::from(slot.key == *black_box(&slot.key))
+        };
+        let found = hashes.filter_map(|(group, lookup)| {
+            self.groups[self.group_index(group)].slots.find(home(lookup), |_| true)
+        });
+        black_box(found.fold(0, |all, slot| all ^ read_all(slot)));
     }
 
     /// The value of `key` to be changed, made by `init` if there is none.
@@ -352,20 +369,21 @@ where
         let (stamp, interval) = (self.stamp, self.interval);
         let group = &mut self.groups[index];
         group.settle(stamp);
-        let number = match group.slots.find(short(lookup), |slot| slot.key == key) {
-            Some(number) => number,
-            None => {
+        // Nearly all are found, and whoever only finds needn't look for a free place.
+        let slot = match group.slots.find_entry(home(lookup), |slot| slot.key == key) {
+            Ok(found) => found.into_mut(),
+            Err(absent) => {
                 self.entries += 1;
                 if self.freezes {
-                    group.changed.push(lookup);
+                    group.changes.changed.push(lookup);
                 }
                 let slot = Slot { key, value: init(), changed: interval, mark: 0 };
-                group.slots.push(short(lookup), slot)
+                let slots = absent.into_table();
+                slots.insert_unique(home(lookup), slot, home_of::<K, V, H>).into_mut()
             }
         };
-        let slot = group.slots.get_mut(number);
         if slot.changed != interval {
-            if let Some(frozen) = &mut group.frozen {
+            if let Some(frozen) = &mut group.changes.frozen {
                 frozen.saved.push(Slot {
                     key: slot.key.clone(),
                     value: slot.value.clone(),
@@ -373,13 +391,12 @@ where
                 });
             }
             if self.freezes {
-                group.changed.push(lookup);
+                group.changes.changed.push(lookup);
             }
             slot.changed = interval;
             slot.mark = 0;
         }
-        let spot = Spot { group: index as u32, number };
-        Upserted { key: &slot.key, value: &mut slot.value, mark: &mut slot.mark, spot }
+        Upserted { key: &slot.key, value: &mut slot.value, mark: &mut slot.mark }
     }
 
     /// Sets the value of `key`.
@@ -403,15 +420,14 @@ where
         let interval = self.interval;
         let group = &mut self.groups[index];
         group.settle(stamp);
-        let number = group.slots.find(short(lookup), |slot| slot.key == *key)?;
-        let rehash = |slot: &Slot<K, V>| short(H::lookup(&slot.key));
-        let slot = group.slots.remove(number, short(lookup), rehash);
+        let found = group.slots.find_entry(home(lookup), |slot| slot.key == *key).ok()?;
+        let (slot, _) = found.remove();
         self.entries -= 1;
         if self.freezes {
-            group.deleted.push(slot.key.clone());
+            group.changes.deleted.push(slot.key.clone());
         }
         if slot.changed != interval
-            && let Some(frozen) = &mut group.frozen
+            && let Some(frozen) = &mut group.changes.frozen
         {
             let value = slot.value.clone();
             frozen.saved.push(slot);
@@ -496,7 +512,7 @@ where
 
     fn places(&self) -> BTreeMap<Place, u64> {
         let mut places = BTreeMap::new();
-        for link in self.groups.iter().flat_map(|group| &group.chain) {
+        for link in self.groups.iter().flat_map(|group| &group.changes.chain) {
             *places.entry(link.place).or_insert(0) += link.bytes;
         }
         places

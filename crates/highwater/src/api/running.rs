@@ -9,7 +9,7 @@ use std::vec;
 use highwater_runtime::{
     Batch, BoxError, Data, Epoch, EpochEnd, Keyed, Operator, OperatorContext, Outputs, Work,
 };
-use highwater_state::{KeyedTable, Kind, Spot, StateTable, Upserted, WARM};
+use highwater_state::{KeyedTable, Kind, StateTable, Upserted, WARM};
 
 use super::changed::{PerEpoch, touch};
 use super::stateless::emit;
@@ -74,10 +74,10 @@ impl<K, O> fmt::Debug for Running<K, O> {
 pub(super) struct RunningOperator<K, V, S: Step<V>> {
     step: Arc<S>,
     accumulators: KeyedTable<K, S::Acc>,
-    /// Nothing is ever removed from the table, so spots hold.
-    changed: PerEpoch<Spot>,
+    /// The keys, with their hashes.
+    changed: PerEpoch<(u64, K)>,
     /// What is left to emit of the epoch that is being completed.
-    emitting: vec::IntoIter<Spot>,
+    emitting: vec::IntoIter<(u64, K)>,
     every_record: bool,
 }
 
@@ -93,9 +93,9 @@ impl<K: Data + Eq, V: Data, S: Step<V>> RunningOperator<K, V, S> {
         }
     }
 
-    /// Adds every value to its key's accumulator, and shows each to `seen` afterwards.
+    /// Adds every value to its key's accumulator, and shows each, with its hash, to `seen` afterwards.
     #[inline]
-    fn add(&mut self, keyed: Keyed<K, V>, mut seen: impl FnMut(&S, Upserted<'_, K, S::Acc>)) {
+    fn add(&mut self, keyed: Keyed<K, V>, mut seen: impl FnMut(&S, u64, Upserted<'_, K, S::Acc>)) {
         let Keyed { hashes, rows } = keyed;
         let (accumulators, step) = (&mut self.accumulators, &*self.step);
         for (index, (key, value)) in rows.into_iter().enumerate() {
@@ -111,15 +111,25 @@ impl<K: Data + Eq, V: Data, S: Step<V>> RunningOperator<K, V, S> {
             if let Some(value) = value {
                 step.add(entry.value, value);
             }
-            seen(step, entry);
+            seen(step, hash, entry);
         }
     }
 
-    /// What an accumulator comes to, with its key.
-    #[inline]
-    fn row(&self, spot: Spot) -> (K, S::Out) {
-        let (key, acc) = self.accumulators.at(spot);
-        (key.clone(), self.step.out(acc))
+    /// The next rows of those that are left to emit.
+    fn rows(&mut self) -> Vec<(K, S::Out)> {
+        let (accumulators, step) = (&self.accumulators, &*self.step);
+        let length = self.emitting.len().min(BATCH_ROWS);
+        let mut rows = Vec::with_capacity(length);
+        while rows.len() < length {
+            let soon = &self.emitting.as_slice()[..self.emitting.len().min(WARM)];
+            accumulators.warm(soon.iter().map(|(hash, _)| (*hash, *hash)));
+            rows.extend(self.emitting.by_ref().take(WARM).map(|(hash, key)| {
+                let acc = accumulators.get_hashed(hash, hash, &key);
+                let out = step.out(acc.expect("nothing is ever removed from the table"));
+                (key, out)
+            }));
+        }
+        rows
     }
 }
 
@@ -134,13 +144,13 @@ impl<K: Data + Eq, V: Data, S: Step<V>> Operator for RunningOperator<K, V, S> {
         let keyed = batch.take::<Keyed<K, V>>()?;
         if self.every_record {
             let mut rows = Vec::with_capacity(keyed.rows.len());
-            self.add(keyed, |step, entry| rows.push((entry.key.clone(), step.out(entry.value))));
+            self.add(keyed, |step, _, entry| rows.push((entry.key.clone(), step.out(entry.value))));
             emit(out, 0, Batch::new(rows));
         } else {
             let mut list = std::mem::take(self.changed.of(epoch));
-            self.add(keyed, |_, entry| {
+            self.add(keyed, |_, hash, entry| {
                 if touch(entry.mark, epoch) {
-                    list.push(entry.spot);
+                    list.push((hash, entry.key.clone()));
                 }
             });
             *self.changed.of(epoch) = list;
@@ -153,9 +163,7 @@ impl<K: Data + Eq, V: Data, S: Step<V>> Operator for RunningOperator<K, V, S> {
             self.emitting = self.changed.take(end.epoch).into_iter();
         }
         for _ in 0..SLICE_ROWS / BATCH_ROWS {
-            let spots: Vec<Spot> = self.emitting.by_ref().take(BATCH_ROWS).collect();
-            let rows: Vec<(K, S::Out)> = spots.into_iter().map(|spot| self.row(spot)).collect();
-            emit(out, 0, Batch::new(rows));
+            emit(out, 0, Batch::new(self.rows()));
         }
         Ok(if self.emitting.len() == 0 { Work::Done } else { Work::More })
     }

@@ -4,7 +4,7 @@ use arrow_array::BooleanArray;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{FrozenGroup, Group, Hashing, KeyedTable, Slice, short};
+use super::{FrozenGroup, Group, Hashing, KeyedTable, Slice, home};
 use crate::StateError;
 use crate::chain::{self, LINK_BYTES_MIN, Link, Place};
 use crate::section::GroupRows;
@@ -47,7 +47,7 @@ where
                     planned_rows += rows;
                     work.push(Work { index: cursor, ..plan });
                 }
-                None => group.frozen = None,
+                None => group.changes.frozen = None,
             }
             cursor += 1;
         }
@@ -83,17 +83,17 @@ where
         let bytes = frozen.writer.write(key, value, deleted, &groups)?;
         for ((work, written), hashes) in work.iter().zip(&groups).zip(hashes) {
             let group = &mut self.groups[work.index];
-            let set_aside = group.frozen.take().expect("settled before it was planned");
+            let set_aside = group.changes.frozen.take().expect("settled before it was planned");
             let mut deleted = set_aside.deleted;
             if work.keep == 0 {
                 deleted.clear();
             } else {
-                for link in &mut group.chain[work.keep..] {
+                for link in &mut group.changes.chain[work.keep..] {
                     deleted.append(&mut link.deleted);
                 }
             }
-            group.chain.truncate(work.keep);
-            group.chain.push(Link {
+            group.changes.chain.truncate(work.keep);
+            group.changes.chain.push(Link {
                 place: Place::Own(interval),
                 interval,
                 since: work.since,
@@ -101,7 +101,10 @@ where
                 hashes: if work.keep == 0 { Vec::new() } else { hashes },
                 deleted,
             });
-            debug_assert_eq!(group.chain[0].since, 0, "chain 1: it begins with a whole copy");
+            debug_assert_eq!(
+                group.changes.chain[0].since, 0,
+                "chain 1: it begins with a whole copy"
+            );
         }
         Ok(())
     }
@@ -113,15 +116,16 @@ fn plan_group<K, V>(
     interval: u32,
     retire: Option<Place>,
 ) -> Option<(Work, usize)> {
-    let frozen = group.frozen.as_ref().expect("settled");
+    let frozen = group.changes.frozen.as_ref().expect("settled");
     let fresh = frozen.changed.len() + frozen.deleted.len();
-    let retired = retire.and_then(|place| group.chain.iter().position(|link| link.place == place));
+    let retired =
+        retire.and_then(|place| group.changes.chain.iter().position(|link| link.place == place));
     if fresh == 0 && retired.is_none() {
         return None;
     }
-    let sizes: Vec<u64> = group.chain.iter().map(|link| link.bytes).collect();
+    let sizes: Vec<u64> = group.changes.chain.iter().map(|link| link.bytes).collect();
     // New changes are measured by the rows of the whole copy; there is no better guess before they are encoded.
-    let row_bytes = match group.chain.first() {
+    let row_bytes = match group.changes.chain.first() {
         Some(whole) => (whole.bytes / (group.slots.len() as u64).max(1)).max(1),
         None => 1,
     };
@@ -132,10 +136,11 @@ fn plan_group<K, V>(
     };
     let since = match keep {
         0 => 0,
-        keep if keep < group.chain.len() => group.chain[keep].since,
+        keep if keep < group.changes.chain.len() => group.changes.chain[keep].since,
         _ => interval,
     };
-    let swallowed = group.chain[keep..].iter().map(|link| link.hashes.len() + link.deleted.len());
+    let swallowed =
+        group.changes.chain[keep..].iter().map(|link| link.hashes.len() + link.deleted.len());
     let rows = if keep == 0 { group.slots.len() } else { fresh + swallowed.sum::<usize>() };
     Some((Work { index: 0, keep, since }, rows))
 }
@@ -152,13 +157,13 @@ fn gather<'a, K, V, H>(
     H: Hashing<K>,
 {
     let first_row = out.rows.len() as u64;
-    let frozen: &FrozenGroup<K, V> = group.frozen.as_ref().expect("settled");
+    let frozen: &FrozenGroup<K, V> = group.changes.frozen.as_ref().expect("settled");
     let mut hashes = Vec::new();
     if work.keep == 0 {
         let slots = group.slots.iter().filter(|slot| slot.changed <= interval);
         out.rows.extend(slots.map(|slot| (&slot.key, Some(&slot.value))));
     } else {
-        let swallowed = &group.chain[work.keep..];
+        let swallowed = &group.changes.chain[work.keep..];
         let deleted = swallowed.iter().map(|link| &link.deleted).chain([&frozen.deleted]);
         out.rows.extend(deleted.flatten().map(|key| (key, None)));
         let lists = swallowed
@@ -169,8 +174,7 @@ fn gather<'a, K, V, H>(
             for &lookup in list {
                 // An entry that changed again later is in a later list, too. All entries of one hash are taken, so that
                 // keys whose hashes collide are never lost; at worst they are written twice.
-                let found = group.slots.all(short(lookup));
-                let slots = found.filter_map(|number| group.slots.get(number)).filter(|slot| {
+                let slots = group.slots.iter_hash(home(lookup)).filter(|slot| {
                     (since..=until).contains(&slot.changed) && H::lookup(&slot.key) == lookup
                 });
                 for slot in slots {

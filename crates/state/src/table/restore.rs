@@ -1,10 +1,11 @@
 //! Reading a table's key groups back from an image.
 
+use hashbrown::hash_table::Entry;
 use highwater_codec::ColumnReader;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Hashing, KeyedTable, Slot, short};
+use super::{Hashing, KeyedTable, Slot, home, home_of};
 use crate::StateError;
 use crate::chain::{LINK_BYTES_MIN, Link, Place};
 use crate::image::{Image, Wanted};
@@ -39,9 +40,10 @@ where
                     return Err(StateError::Object { object, why });
                 }
                 // The index may say anything; hardly a row takes less than a byte.
-                group.slots.reserve(rows.rows.min(section_bytes) as usize);
+                let rows = rows.rows.min(section_bytes) as usize;
+                group.slots.reserve(rows, home_of::<K, V, H>);
             }
-            group.chain.push(Link {
+            group.changes.chain.push(Link {
                 place: Place::Restored(wanted.object),
                 interval: head.interval,
                 since: rows.since,
@@ -76,7 +78,7 @@ where
         let values = ColumnReader::<V>::new(&batch.value.0, &batch.value.1).map_err(codec)?;
         for rows in touched {
             let group = &mut self.groups[(rows.group - self.range.start) as usize];
-            let link = group.chain.last_mut().expect("pushed before its rows are read");
+            let link = group.changes.chain.last_mut().expect("pushed before its rows are read");
             let first = rows.first_row.max(batch.first_row) - batch.first_row;
             let last = (rows.first_row + rows.rows).min(end) - batch.first_row;
             for row in first as usize..last as usize {
@@ -87,11 +89,10 @@ where
                     let (state, stored) = (self.name.clone(), rows.group);
                     return Err(StateError::Moved { state, stored, hashed });
                 }
-                let found = group.slots.find(short(lookup), |slot| slot.key == key);
                 if batch.deleted.value(row) {
-                    if let Some(number) = found {
-                        let rehash = |slot: &Slot<K, V>| short(H::lookup(&slot.key));
-                        group.slots.remove(number, short(lookup), rehash);
+                    let found = group.slots.find_entry(home(lookup), |slot| slot.key == key);
+                    if let Ok(found) = found {
+                        found.remove();
                         self.entries -= 1;
                     }
                     link.deleted.push(key);
@@ -101,11 +102,13 @@ where
                 if rows.since > 0 {
                     link.hashes.push(lookup);
                 }
+                let found =
+                    group.slots.entry(home(lookup), |slot| slot.key == key, home_of::<K, V, H>);
                 let slot = Slot { key, value, changed: interval, mark: 0 };
                 match found {
-                    Some(number) => *group.slots.get_mut(number) = slot,
-                    None => {
-                        group.slots.push(short(lookup), slot);
+                    Entry::Occupied(mut found) => *found.get_mut() = slot,
+                    Entry::Vacant(free) => {
+                        free.insert(slot);
                         self.entries += 1;
                     }
                 }
