@@ -32,7 +32,7 @@ mod workers;
 pub use attempt::Control;
 pub use batch::{Batch, Data, Keyed, Rows, RowsType};
 pub use error::{BoxError, Error};
-pub use operator::{EpochEnd, Operator, OperatorContext, Outputs, Wants, Work};
+pub use operator::{EpochBegin, EpochEnd, Operator, OperatorContext, Outputs, Wants, Work};
 pub use plan::{Plan, PlanError};
 pub use run::{Outcome, run, run_process};
 pub use settings::{Settings, Trigger};

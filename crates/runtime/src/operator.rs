@@ -28,6 +28,12 @@ pub trait Operator {
         out: &mut Outputs,
     ) -> Result<(), BoxError>;
 
+    /// All epochs before `begin.epoch` have been dealt with: rows of it needn't wait for its end, whatever depends on what came before.
+    /// Called once an epoch, in their order, if the operator wants epochs. Rows of the epoch may have been received before.
+    fn begin(&mut self, begin: &EpochBegin) {
+        let _ = begin;
+    }
+
     /// All rows of `end.epoch` have been received, on every worker. Called once an epoch, in their order, and only if
     /// the plan says that this operator wants it ([`Wants::epochs`]).
     ///
@@ -67,6 +73,21 @@ pub struct Wants {
     pub epochs: bool,
     /// It has state: it gets a uid, and intervals are kept apart for it.
     pub state: bool,
+}
+
+/// An epoch whose turn has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochBegin {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// As in its [`EpochEnd`].
+    pub clock_ms: u64,
+    /// As in its [`EpochEnd`].
+    pub clock_before_ms: u64,
+    /// As in its [`EpochEnd`].
+    pub late_below: Option<i64>,
+    /// As in its [`EpochEnd`].
+    pub trigger: u64,
 }
 
 /// A complete epoch.
@@ -206,6 +227,10 @@ impl Operator for Chain {
         let mut between = Outputs::default();
         self.head.operator.receive(port, epoch, batch, &mut between)?;
         run_through(&mut self.rest, self.head.side, &mut between, epoch, out)
+    }
+
+    fn begin(&mut self, begin: &EpochBegin) {
+        self.head.operator.begin(begin);
     }
 
     fn complete(&mut self, end: &EpochEnd, out: &mut Outputs) -> Result<Work, BoxError> {

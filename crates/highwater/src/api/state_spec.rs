@@ -337,7 +337,7 @@ where
         batch: Batch,
         _: &mut Outputs,
     ) -> Result<(), BoxError> {
-        self.input.receive(epoch, batch)
+        self.input.receive(epoch, batch).map(drop)
     }
 
     fn complete(&mut self, end: &EpochEnd, out: &mut Outputs) -> Result<Work, BoxError> {

@@ -29,7 +29,7 @@ use super::worker::{Ticks, Worker};
 use super::{Rows, failed};
 use crate::batch::Batch;
 use crate::observe::{HostFacts, HostName};
-use crate::operator::{EpochEnd, Operator, Outputs, Wants, Work};
+use crate::operator::{EpochBegin, EpochEnd, Operator, Outputs, Wants, Work};
 use crate::plan::Exchange;
 use crate::recover::Recovered;
 use crate::time::Epoch;
@@ -75,6 +75,8 @@ struct Host {
     interval: u32,
     ticks: Option<Ticks>,
     completing: Option<EpochEnd>,
+    /// The last epoch whose turn has come.
+    begun: Option<Epoch>,
     /// The clock in the last epoch that is complete.
     clock_ms: u64,
     watermark: Option<Watermark>,
@@ -205,6 +207,7 @@ pub(super) fn build<'scope>(
             interval,
             ticks: wants.epochs.then(|| worker.subscribe()),
             completing: None,
+            begun: None,
             clock_ms,
             watermark,
             facts,
@@ -260,6 +263,7 @@ impl Host {
                 self.completing = None;
                 self.growth.completed(end.epoch.timestamp());
             }
+            self.begin_next();
             while let Some(item) = self.intake.pop() {
                 if let Some(watermark) = self.watermark.as_mut().filter(|w| w.port == item.port) {
                     let told = watermark.told(item.epoch, item.batch);
@@ -324,6 +328,23 @@ impl Host {
         let timestamp = epoch.timestamp();
         let capabilities: Vec<_> = held.iter().map(|held| held.delayed(&timestamp)).collect();
         output::send(&mut self.outputs, &mut self.emitted, |port| &capabilities[port]);
+    }
+
+    /// Begins the first epoch of this interval that isn't complete, if that is known.
+    fn begin_next(&mut self) {
+        let Some(ticks) = &self.ticks else { return };
+        let Some(tick) = ticks.borrow().front().copied() else { return };
+        if self.begun >= Some(tick.epoch) || tick.epoch.interval() > self.interval {
+            return;
+        }
+        self.begun = Some(tick.epoch);
+        self.operator.begin(&EpochBegin {
+            epoch: tick.epoch,
+            clock_ms: tick.clock_ms,
+            clock_before_ms: self.clock_ms,
+            late_below: self.watermark.as_ref().and_then(|watermark| watermark.now),
+            trigger: tick.trigger,
+        });
     }
 
     /// The next epoch of this interval that is complete, if there is one.

@@ -164,7 +164,7 @@ impl<K: Data + Eq, L: Data, R: Data, O: Data> Operator for IntervalJoinOperator<
         batch: Batch,
         _: &mut Outputs,
     ) -> Result<(), BoxError> {
-        self.input.receive(epoch, batch)
+        self.input.receive(epoch, batch).map(drop)
     }
 
     fn complete(&mut self, end: &EpochEnd, out: &mut Outputs) -> Result<Work, BoxError> {

@@ -58,6 +58,14 @@ pub(super) struct Now {
     pub(super) late_below: Option<i64>,
 }
 
+impl Now {
+    /// While records of an epoch are handed over, event time is where it was at the end of the epoch before.
+    pub(super) fn of_records(clock_ms: u64, late_below: Option<i64>) -> Self {
+        let clock_ms = clock_ms.min(i64::MAX as u64) as i64;
+        Now { clock_ms, watermark: late_below, late_below }
+    }
+}
+
 impl<P: Process> Context<P> {
     pub(super) fn new(states: States<P>, is_timed: bool) -> Self {
         let States { tables, timers, sides, .. } = states;
@@ -101,14 +109,14 @@ impl<P: Process> Context<P> {
     }
 
     /// The event time up to which everything has been seen: a record with a time below it is late. Known only in functions that get their
-    /// records when their epoch is complete (those with timers, lifetimes or a broadcast stream), and behind
+    /// records epoch by epoch (those with timers, lifetimes or a broadcast stream), and behind
     /// [`event_time`](crate::Stream::event_time).
     pub fn watermark(&self) -> Option<Timestamp> {
         self.now?.watermark.map(Timestamp::from_ms)
     }
 
     /// The engine's clock in the present epoch, by which [clock timers](super::States::clock_timers) go. It never runs backwards, also
-    /// when the job is started again. Known only in functions that get their records when their epoch is complete (those with timers, lifetimes or a
+    /// when the job is started again. Known only in functions that get their records epoch by epoch (those with timers, lifetimes or a
     /// broadcast stream).
     pub fn clock(&self) -> Option<Timestamp> {
         self.now.map(|now| Timestamp::from_ms(now.clock_ms))

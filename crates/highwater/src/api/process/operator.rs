@@ -1,16 +1,17 @@
 //! The operator around a process function.
 //!
-//! Records are handed over as they come, unless the function has timers, states with a lifetime or a second input. Then they wait until their epoch is complete
-//! ([`Ordered`]), behind what all workers get, and timers that are due at its end follow: what a function sees then depends on
-//! epochs alone.
+//! Records are handed over as they come, unless the function has timers, states with a lifetime or a second input. Then they wait until it is their epoch's turn
+//! ([`Ordered`]), or until the epoch is complete if something that all workers get comes first, and timers that are due at its end
+//! follow: what a function sees then depends on epochs alone.
 //!
 //! ```text
-//! plain      rows ─▶ record
-//! otherwise  rows ─▶ Ordered ─epoch complete─▶ broadcast ... ─▶ record ... ─▶ timer ... (event timers up to the watermark, then the clock's)
+//! plain         rows ─▶ record
+//! timers        rows ─▶ Ordered ─epoch before is complete─▶ record ... ─epoch complete─▶ timer ... (event timers up to the watermark, then the clock's)
+//! second input  rows ─▶ Ordered ─epoch complete─▶ broadcast ... ─▶ record ... ─▶ timer ...
 //! ```
 
 use highwater_runtime::{
-    Batch, BoxError, Epoch, EpochEnd, Keyed, Operator, OperatorContext, Outputs, Work,
+    Batch, BoxError, Epoch, EpochBegin, EpochEnd, Keyed, Operator, OperatorContext, Outputs, Work,
 };
 use highwater_state::{StateTable, WARM};
 
@@ -19,7 +20,7 @@ use super::context::{Moment, Now};
 use super::side::emit_rows;
 use super::timers::By;
 use super::{Context, Process, States};
-use crate::api::ordered::{Ordered, Timed};
+use crate::api::ordered::{BATCHES_TAKEN, Ordered, Timed};
 use crate::api::{BATCH_ROWS, SLICE_ROWS};
 
 /// The operator.
@@ -54,6 +55,25 @@ impl<P: Process> ProcessOperator<P> {
     ) -> Self {
         let operator = ProcessOperator::new(context, declare, is_timed);
         ProcessOperator { input: Some(Ordered::default()), second: Some(second), ..operator }
+    }
+
+    /// Hands over so many batches of the epoch whose turn it is, or some less if they are large. Answers whether those were all.
+    fn take_in(
+        &mut self,
+        batches: usize,
+        epoch: Epoch,
+        out: &mut Outputs,
+    ) -> Result<Work, BoxError> {
+        let (mut taken, mut taken_rows) = (0, 0);
+        while let Some(timed) = self.input.as_mut().and_then(|input| input.next(epoch)) {
+            taken += 1;
+            taken_rows += timed.0.rows.len();
+            self.records(epoch, timed, out)?;
+            if taken >= batches || taken_rows >= SLICE_ROWS {
+                return Ok(Work::More);
+            }
+        }
+        Ok(Work::Done)
     }
 
     /// Hands rows over, and emits what comes of them.
@@ -124,7 +144,13 @@ impl<P: Process> Operator for ProcessOperator<P> {
     ) -> Result<(), BoxError> {
         match (&mut self.input, &mut self.second) {
             (_, Some(second)) if port == 1 => second.receive(epoch, batch),
-            (Some(input), _) => input.receive(epoch, batch),
+            (Some(input), second) => {
+                // What all workers get comes first, at the epoch's end.
+                if input.receive(epoch, batch)? && second.is_none() {
+                    self.take_in(BATCHES_TAKEN, epoch, out)?;
+                }
+                Ok(())
+            }
             (None, _) => {
                 let timed = batch.take_timed::<Keyed<P::Key, P::In>>()?;
                 self.records(epoch, timed, out)
@@ -132,25 +158,25 @@ impl<P: Process> Operator for ProcessOperator<P> {
         }
     }
 
+    fn begin(&mut self, begin: &EpochBegin) {
+        if let Some(input) = &mut self.input {
+            input.begin(begin.epoch);
+            self.cx.now = Some(Now::of_records(begin.clock_ms, begin.late_below));
+        }
+    }
+
     fn complete(&mut self, end: &EpochEnd, out: &mut Outputs) -> Result<Work, BoxError> {
-        let clock_ms = end.clock_ms.min(i64::MAX as u64) as i64;
-        let late_below = end.late_below;
-        self.cx.now = Some(Now { clock_ms, watermark: late_below, late_below });
+        self.cx.now = Some(Now::of_records(end.clock_ms, end.late_below));
         if let Some(second) = &mut self.second {
             self.cx.leave();
             if !second.hand_over(end.epoch, &mut self.process, &mut self.cx)? {
                 return Ok(Work::More);
             }
         }
-        let mut taken = 0;
-        while let Some(timed) = self.input.as_mut().and_then(|input| input.next(end.epoch)) {
-            taken += timed.0.rows.len();
-            self.records(end.epoch, timed, out)?;
-            if taken >= SLICE_ROWS {
-                return Ok(Work::More);
-            }
+        if self.take_in(usize::MAX, end.epoch, out)? == Work::More {
+            return Ok(Work::More);
         }
-        let now = Now { clock_ms, watermark: end.watermark, late_below };
+        let now = Now { watermark: end.watermark, ..Now::of_records(end.clock_ms, end.late_below) };
         self.cx.now = Some(now);
         if self.timers(end.epoch, now, out)? == Work::More {
             return Ok(Work::More);

@@ -134,7 +134,7 @@ impl<P: Process> States<P> {
     /// States whose entries come to an end: values and whole lists of a key, and single entries of maps.
     ///
     /// What has come to its end is never seen again, and is removed little by little: the end of an epoch and checkpoints cost the same however
-    /// much ends at once. A function with such states gets its records when their epoch is complete (some 10 ms later), as one with
+    /// much ends at once. A function with such states gets its records epoch by epoch, as one with
     /// timers does, so what it sees depends on epochs alone.
     ///
     /// A lifetime may be changed from one version of a job to the next: it counts from when entries were last touched. What had none
@@ -205,7 +205,7 @@ impl<P: Process> States<P> {
 
     /// Timers of each key that go by event time: one is due when the watermark has come to its time. See [`Process::timer`].
     ///
-    /// Records of a function with timers are handed over when their epoch is complete, and then all timers that are due at its end. So
+    /// Records of a function with timers are handed over epoch by epoch, and at the end of each all timers that are due then. So
     /// which records a timer comes behind depends on the epochs in which they were read, not on the number of workers.
     pub fn event_timers(&mut self, name: &str) -> Timers {
         self.add_timers(name, By::EventTime)

@@ -1,7 +1,7 @@
 //! Windows: what the records of each key within a span of event time come to.
 //!
 //! ```text
-//! keyed stream ─▶ Ordered: rows by epoch ─epoch complete─▶ add to windows ─▶ tell of those that the watermark has passed
+//! keyed stream ─▶ Ordered: rows by epoch ─epoch before is complete─▶ add to windows ─epoch complete─▶ tell of those that the watermark has passed
 //!                                             │ too late
 //!                                             └──▶ late output, counted
 //! ```

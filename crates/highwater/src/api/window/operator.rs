@@ -1,11 +1,13 @@
 //! The operator around every kind of windows: rows in the order of epochs, and windows that are due at the end of each.
 
-use highwater_runtime::{Batch, BoxError, Data, Epoch, EpochEnd, Operator, Outputs, Work};
+use highwater_runtime::{
+    Batch, BoxError, Data, Epoch, EpochBegin, EpochEnd, Operator, Outputs, Work,
+};
 use highwater_state::StateTable;
 
 use super::WindowResult;
 use super::kind::Axis;
-use crate::api::ordered::{Ordered, Timed};
+use crate::api::ordered::{BATCHES_TAKEN, Ordered, Timed};
 use crate::api::stateless::emit;
 use crate::api::time::Timestamp;
 use crate::api::{BATCH_ROWS, SLICE_ROWS};
@@ -39,15 +41,29 @@ pub(super) struct Now {
     pub(super) epoch: Epoch,
     /// At the end of the epoch before: windows that ended by then have been told of.
     pub(super) before: i64,
-    /// At its end.
+    /// At its end; for rows that are put into windows before, the same as `before`.
     pub(super) watermark: i64,
     /// The engine's clock.
     pub(super) clock: i64,
 }
 
+fn ms(ms: u64) -> i64 {
+    ms.min(i64::MAX as u64) as i64
+}
+
 impl Axis {
+    fn begin(self, begin: &EpochBegin) -> Now {
+        let before = match self {
+            Axis::EventTime => begin.late_below,
+            Axis::Clock => Some(ms(begin.clock_before_ms)),
+            Axis::Triggers => Some(ms(begin.trigger)),
+        };
+        let before = before.unwrap_or(i64::MIN);
+        let (epoch, clock) = (begin.epoch, ms(begin.clock_ms));
+        Now { epoch, before, watermark: before, clock }
+    }
+
     fn now(self, end: &EpochEnd) -> Now {
-        let ms = |ms: u64| ms.min(i64::MAX as u64) as i64;
         let (before, watermark) = match self {
             Axis::EventTime => (end.late_below, end.watermark),
             Axis::Clock => (Some(ms(end.clock_before_ms)), Some(ms(end.clock_ms))),
@@ -68,11 +84,11 @@ impl Axis {
     }
 
     /// The time of all rows of an epoch, if they don't have their own.
-    fn time_of(self, end: &EpochEnd) -> Option<i64> {
+    fn time_of(self, now: Now) -> Option<i64> {
         match self {
             Axis::EventTime => None,
-            Axis::Clock => Some(end.clock_ms.min(i64::MAX as u64) as i64),
-            Axis::Triggers => Some(end.trigger.min(i64::MAX as u64) as i64),
+            Axis::Clock => Some(now.clock),
+            Axis::Triggers => Some(now.before),
         }
     }
 }
@@ -138,6 +154,8 @@ impl<K: Data, O: Data> ToldRows<K, O> {
 pub(super) struct WindowOperator<W: Windows> {
     windows: W,
     input: Ordered<W::Key, W::In>,
+    /// In the epoch whose turn it is.
+    now: Option<Now>,
     axis: Axis,
     /// What it tells has event times.
     is_timed: bool,
@@ -146,23 +164,24 @@ pub(super) struct WindowOperator<W: Windows> {
 
 impl<W: Windows> WindowOperator<W> {
     pub(super) fn new(windows: W, axis: Axis, is_timed: bool, wants_late: bool) -> Self {
-        WindowOperator { windows, input: Ordered::default(), axis, is_timed, wants_late }
+        WindowOperator { windows, input: Ordered::default(), now: None, axis, is_timed, wants_late }
     }
 
-    /// Puts rows into windows for a while. Answers whether that was all.
-    fn take_in(&mut self, end: &EpochEnd, now: Now, out: &mut Outputs) -> Work {
+    /// Puts so many batches into windows, or some less if they are large. Answers whether those were all.
+    fn take_in(&mut self, batches: usize, now: Now, out: &mut Outputs) -> Work {
         let (rows, times) = (Vec::new(), Vec::new());
         let mut late = Late { rows, times, count: 0, wanted: self.wants_late };
-        let mut taken = 0;
+        let (mut taken, mut taken_rows) = (0, 0);
         let mut work = Work::Done;
         let mut told = ToldRows::new(self.is_timed);
         while let Some((rows, mut times)) = self.input.next(now.epoch) {
-            taken += rows.rows.len();
-            if let Some(time) = self.axis.time_of(end) {
+            taken += 1;
+            taken_rows += rows.rows.len();
+            if let Some(time) = self.axis.time_of(now) {
                 times = vec![time; rows.rows.len()];
             }
             self.windows.add((rows, times), now, &mut late, &mut told);
-            if taken >= SLICE_ROWS {
+            if taken >= batches || taken_rows >= SLICE_ROWS {
                 work = Work::More;
                 break;
             }
@@ -181,14 +200,23 @@ impl<W: Windows> Operator for WindowOperator<W> {
         _: usize,
         epoch: Epoch,
         batch: Batch,
-        _: &mut Outputs,
+        out: &mut Outputs,
     ) -> Result<(), BoxError> {
-        self.input.receive(epoch, batch)
+        if self.input.receive(epoch, batch)? {
+            let now = self.now.expect("it is the epoch's turn, since it has begun");
+            self.take_in(BATCHES_TAKEN, now, out);
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, begin: &EpochBegin) {
+        self.input.begin(begin.epoch);
+        self.now = Some(self.axis.begin(begin));
     }
 
     fn complete(&mut self, end: &EpochEnd, out: &mut Outputs) -> Result<Work, BoxError> {
         let now = self.axis.now(end);
-        if self.take_in(end, now, out) == Work::More {
+        if self.take_in(usize::MAX, now, out) == Work::More {
             return Ok(Work::More);
         }
         for _ in 0..SLICE_ROWS / BATCH_ROWS {
