@@ -23,15 +23,16 @@ use serde::ser::SerializeSeq;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// So many panes that are over are dropped together: the first ones are elsewhere in memory than those that are added.
-const DROPPED: usize = 4;
+const DROPPED: u32 = 4;
 
 /// What the records of a key come to, by panes. Stored as the list of its panes.
 #[derive(Clone, Debug)]
 pub(super) struct KeyPanes<A> {
     /// Nearly all records are of the last pane, which is where its key is and not elsewhere in memory.
     last: Pane<A>,
-    /// The panes before it. Their sums change while a window is told of, which is no change of the key's state.
-    earlier: Option<Box<RefCell<Earlier<A>>>>,
+    /// The panes before it. Their sums change while a window is told of, which is no change of the key's state. All but the panes themselves
+    /// is where the key is, so that a window costs two waits for memory: for the first of its panes and for the last ones.
+    earlier: RefCell<Earlier<A>>,
 }
 
 /// What the records within one pane come to.
@@ -47,11 +48,11 @@ struct Pane<A> {
 struct Earlier<A> {
     panes: VecDeque<Summed<A>>,
     /// So many are before the last window.
-    over: usize,
+    over: u32,
     /// Those before this are older ones.
-    older: usize,
+    older: u32,
     /// Those before this are in the window, and in `younger` if they aren't older ones.
-    covered: usize,
+    covered: u32,
     younger: Option<A>,
 }
 
@@ -64,7 +65,7 @@ struct Summed<A> {
 
 impl<A: Clone> KeyPanes<A> {
     pub(super) fn new(start: i64, acc: A) -> Self {
-        KeyPanes { last: Pane { start, acc }, earlier: None }
+        KeyPanes { last: Pane { start, acc }, earlier: RefCell::default() }
     }
 
     /// Where the last pane begins.
@@ -74,9 +75,9 @@ impl<A: Clone> KeyPanes<A> {
 
     /// Where its panes begin.
     pub(super) fn starts(&self) -> Vec<i64> {
-        let earlier = self.earlier.as_ref().map(|earlier| earlier.borrow());
-        let starts = earlier.iter().flat_map(|earlier| &earlier.panes);
-        starts.map(|summed| summed.pane.start).chain([self.last.start]).collect()
+        let earlier = self.earlier.borrow();
+        let starts = earlier.panes.iter().map(|summed| summed.pane.start);
+        starts.chain([self.last.start]).collect()
     }
 
     /// The accumulator of the pane that begins there, if there is one.
@@ -85,7 +86,10 @@ impl<A: Clone> KeyPanes<A> {
         if self.last.start == start {
             return Some(&mut self.last.acc);
         }
-        let earlier = self.earlier.as_mut().filter(|_| start < self.last.start)?.get_mut();
+        if start > self.last.start {
+            return None;
+        }
+        let earlier = self.earlier.get_mut();
         let at = earlier.panes.binary_search_by_key(&start, |summed| summed.pane.start).ok()?;
         earlier.changes(at);
         Some(&mut earlier.panes[at].pane.acc)
@@ -98,10 +102,10 @@ impl<A: Clone> KeyPanes<A> {
         if is_last {
             std::mem::swap(&mut pane, &mut self.last);
         }
-        if self.earlier.is_none() && pane.start < live {
+        let earlier = self.earlier.get_mut();
+        if earlier.panes.is_empty() && pane.start < live {
             return;
         }
-        let earlier = self.earlier.get_or_insert_with(Box::default).get_mut();
         if !(1..DROPPED).contains(&earlier.over) {
             earlier.drop_before(live);
         }
@@ -114,15 +118,23 @@ impl<A: Clone> KeyPanes<A> {
 
     /// Reads what [`next_window`](Self::next_window) will read first; for nothing but time, as [`KeyedTable::warm`](highwater_state::KeyedTable::warm).
     pub(super) fn touch(&self) -> i64 {
-        let Some(earlier) = self.earlier.as_ref().map(|earlier| earlier.borrow()) else { return 0 };
-        let ends = earlier.panes.get(earlier.over).into_iter().chain(earlier.panes.back());
+        let earlier = self.earlier.borrow();
+        let ends = earlier.panes.get(earlier.over as usize).into_iter().chain(earlier.panes.back());
         ends.fold(0, |read, summed| read ^ summed.pane.start)
+    }
+
+    /// Reads what [`push`](Self::push) of a pane that begins there will write.
+    pub(super) fn touch_back(&self, start: i64) -> i64 {
+        if start <= self.last.start {
+            return 0;
+        }
+        self.earlier.borrow().panes.back().map_or(0, |summed| summed.pane.start)
     }
 
     /// What the panes from `start` until `end` come to; none if there are none.
     pub(super) fn window(&self, span: (i64, i64), merge: impl Fn(&mut A, A)) -> Option<A> {
-        let earlier = self.earlier.as_ref().map(|earlier| earlier.borrow());
-        let panes = earlier.iter().flat_map(|earlier| &earlier.panes).map(|summed| &summed.pane);
+        let earlier = self.earlier.borrow();
+        let panes = earlier.panes.iter().map(|summed| &summed.pane);
         let mut within = panes.filter(|pane| (span.0..span.1).contains(&pane.start));
         let first = within.next().map(|first| {
             let mut sum = first.acc.clone();
@@ -134,8 +146,7 @@ impl<A: Clone> KeyPanes<A> {
 
     /// As [`window`](Self::window), for windows of which none begins or ends before the last one.
     pub(super) fn next_window(&self, span: (i64, i64), merge: impl Fn(&mut A, A)) -> Option<A> {
-        let earlier = self.earlier.as_ref().map(|earlier| earlier.borrow_mut());
-        let sum = earlier.and_then(|mut earlier| earlier.next_window(span, &merge));
+        let sum = self.earlier.borrow_mut().next_window(span, &merge);
         self.with_last(sum, span, merge)
     }
 
@@ -168,7 +179,7 @@ impl<A> Default for Earlier<A> {
 impl<A: Clone> Earlier<A> {
     /// The pane of this number is about to change, or to come: there may be a sum with it.
     fn changes(&mut self, at: usize) {
-        if at < self.covered {
+        if at < self.covered as usize {
             (self.over, self.older, self.covered) = (0, 0, 0);
         }
     }
@@ -190,9 +201,9 @@ impl<A: Clone> Earlier<A> {
 
     fn next_window(&mut self, (start, end): (i64, i64), merge: impl Fn(&mut A, A)) -> Option<A> {
         let panes = &self.panes;
-        let count = |from: usize, time: i64| {
+        let count = |from: u32, time: i64| {
             let before = |summed: &&Summed<A>| summed.pane.start < time;
-            from + panes.range(from..).take_while(before).count()
+            from + panes.range(from as usize..).take_while(before).count() as u32
         };
         self.over = count(self.over, start);
         let known = self.covered.max(self.over);
@@ -200,15 +211,15 @@ impl<A: Clone> Earlier<A> {
         if self.over >= self.older {
             self.make_older(&merge);
         }
-        for summed in self.panes.range(known.max(self.older)..self.covered) {
+        for summed in self.panes.range(known.max(self.older) as usize..self.covered as usize) {
             let acc = summed.pane.acc.clone();
             match &mut self.younger {
                 Some(sum) => merge(sum, acc),
                 None => self.younger = Some(acc),
             }
         }
-        let mut sum =
-            self.panes.get(self.over).filter(|_| self.over < self.covered)?.sum.clone()?;
+        let first = self.panes.get(self.over as usize).filter(|_| self.over < self.covered)?;
+        let mut sum = first.sum.clone()?;
         self.younger.iter().for_each(|younger| merge(&mut sum, younger.clone()));
         Some(sum)
     }
@@ -216,7 +227,7 @@ impl<A: Clone> Earlier<A> {
     /// Makes all panes of the window older ones.
     fn make_older(&mut self, merge: impl Fn(&mut A, A)) {
         let mut sum: Option<A> = None;
-        for summed in self.panes.range_mut(self.over..self.covered).rev() {
+        for summed in self.panes.range_mut(self.over as usize..self.covered as usize).rev() {
             let mut acc = summed.pane.acc.clone();
             sum.into_iter().for_each(|sum| merge(&mut acc, sum));
             summed.sum = Some(acc.clone());
@@ -228,10 +239,9 @@ impl<A: Clone> Earlier<A> {
 
 impl<A: Data> Serialize for KeyPanes<A> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let earlier = self.earlier.as_ref().map(|earlier| earlier.borrow());
-        let panes = earlier.iter().flat_map(|earlier| &earlier.panes).map(|summed| &summed.pane);
-        let before = earlier.as_ref().map_or(0, |earlier| earlier.panes.len());
-        let mut list = serializer.serialize_seq(Some(before + 1))?;
+        let earlier = self.earlier.borrow();
+        let panes = earlier.panes.iter().map(|summed| &summed.pane);
+        let mut list = serializer.serialize_seq(Some(earlier.panes.len() + 1))?;
         for pane in panes.chain([&self.last]) {
             list.serialize_element(pane)?;
         }

@@ -124,26 +124,35 @@ impl<K: Data + Eq, V: Data, S: Merge<V>> Panes<K, V, S> {
                 self.stage = Stage::Telling { end, group: index };
                 return false;
             }
-            seen += self.tell_group(index, end, told);
-            self.remove_group(index, live);
+            seen += self.tell_group(index, end, live, told);
         }
         true
     }
 
-    /// Tells of the windows of a key group that end there. Answers how many keys it has.
-    fn tell_group(&self, index: usize, end: i64, told: &mut ToldRows<K, S::Out>) -> usize {
+    /// Tells of the windows of a key group that end there, and removes keys that have nothing but panes before `live`. Answers how many keys
+    /// it had.
+    fn tell_group(
+        &mut self,
+        index: usize,
+        end: i64,
+        live: i64,
+        told: &mut ToldRows<K, S::Out>,
+    ) -> usize {
         let span = (self.grid.start_of(end), end);
         let merge = |acc: &mut S::Acc, other| self.step.merge(acc, other);
         let mut entries = self.panes.group_entries(index);
-        let mut seen = 0;
+        let (mut over, mut seen) = (Vec::new(), 0);
         loop {
             // Panes of several keys are read together, since each is a wait for memory.
             if seen % WARM == 0 {
                 let soon = entries.clone().take(WARM);
                 black_box(soon.fold(0, |read, (_, panes)| read ^ panes.touch()));
             }
-            let Some((key, panes)) = entries.next() else { return seen };
+            let Some((key, panes)) = entries.next() else { break };
             seen += 1;
+            if panes.last() < live {
+                over.push(key.clone());
+            }
             let acc = match self.keeps_sums {
                 true => panes.next_window(span, merge),
                 false => panes.window(span, merge),
@@ -152,6 +161,11 @@ impl<K: Data + Eq, V: Data, S: Merge<V>> Panes<K, V, S> {
                 told.push(key.clone(), span, self.step.out(&acc));
             }
         }
+        drop(entries);
+        for key in over {
+            self.panes.remove(&key);
+        }
+        seen
     }
 
     /// Removes the keys of a key group that have nothing but panes before `live`. Answers how many keys it had.
@@ -202,7 +216,8 @@ impl<K: Data + Eq, V: Data, S: Merge<V>> Windows for Panes<K, V, S> {
         for (index, (key, value)) in rows.into_iter().enumerate() {
             if index % WARM == 0 {
                 let soon = &hashes[index..hashes.len().min(index + WARM)];
-                self.panes.warm(soon.iter().map(|hash| (*hash, *hash)));
+                let soon = soon.iter().map(|hash| (*hash, *hash));
+                self.panes.warm_by(soon, |panes| panes.touch_back(pane.start));
             }
             let (hash, time) = (hashes[index], times[index]);
             if !pane.contains(&time) {
