@@ -229,6 +229,15 @@ impl Watermarks {
         time.heard_ms = clock_ms;
     }
 
+    /// Nobody was silent while nothing ran: splits that aren't idle are silent from the start of the attempt on, whenever it is told that they are there.
+    fn hear_all(&mut self, clock_ms: u64) {
+        let active = self.all().filter(|(_, time)| !time.idle);
+        let active: Vec<_> = active.map(|(key, _)| key.clone()).collect();
+        for key in active {
+            self.splits.upsert(key, SplitTime::default).heard_ms = clock_ms;
+        }
+    }
+
     /// Finds splits that have been silent for too long.
     fn find_idle(&mut self, clock_ms: u64) {
         let Some(timeout) = self.stragglers.idle_after else { return };
@@ -301,6 +310,7 @@ impl Operator for Watermarks {
             return Ok(Work::Done);
         }
         if !std::mem::replace(&mut self.begun, true) {
+            self.hear_all(end.clock_ms);
             for split in self.expected() {
                 self.apply(Told { split, news: News::Begins }, end.clock_ms);
             }

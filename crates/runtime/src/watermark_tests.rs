@@ -301,6 +301,20 @@ proptest! {
     }
 }
 
+/// That a split is there may be told in a later epoch than the first.
+#[test]
+fn nobody_was_silent_while_nothing_ran() {
+    let mut rig = Rig::new(Of::Splits { sources: 1 }, Some(100));
+    rig.epoch(
+        10,
+        &[(1, "a", BEGINS), (1, "b", BEGINS), (0, "a", reached(5)), (0, "b", reached(50))],
+    );
+    assert_eq!(rig.restart(), Some(5));
+    assert_eq!(rig.epoch(10, &[(0, "b", reached(60))]), []);
+    assert_eq!(rig.epoch(10, &[(1, "a", BEGINS), (0, "b", reached(61))]), []);
+    assert_eq!(rig.epoch(100, &[(0, "b", reached(70))]), [reached(70)], "now it is");
+}
+
 #[test]
 fn rows_without_splits_are_waited_for_from_the_start_on() {
     let mut rig = Rig::new(Of::Rows, None);
