@@ -94,7 +94,7 @@ pub(super) struct TimerTable<K> {
     timers: KeyedTable<(K, i64), (), ByMoment>,
     /// With the hash of each key.
     due: Due<(u64, K)>,
-    /// How many were deleted since the list was tidied up.
+    /// How many were deleted in the present epoch.
     deleted: usize,
 }
 
@@ -154,10 +154,12 @@ impl<K: Data + Eq> TimerTable<K> {
     /// Takes some of what was deleted off the list, if it is a good part of it: as much as was put there meanwhile, and some more, so that the
     /// list is never much longer than there are timers.
     pub(super) fn tidy(&mut self) {
+        // Counted anew in each epoch: all that was deleted before would be looked for at once, and hold up that epoch's end.
+        let deleted = std::mem::take(&mut self.deleted);
         if self.due.len() < 2 * self.timers.len() as usize + FEW {
             return;
         }
-        let looked_at = TIDIED + 3 * std::mem::take(&mut self.deleted);
+        let looked_at = TIDIED + 3 * deleted;
         let timers = &self.timers;
         self.due.tidy(looked_at, |bucket| {
             // What was deleted and set again is there twice.
@@ -194,6 +196,25 @@ mod tests {
 
     use super::*;
 
+    thread_local! {
+        static LOOKED_AT: Cell<usize> = const { Cell::new(0) };
+    }
+    /// Whoever looks at a timer compares its key, copies it or hashes it.
+    #[derive(Debug, Eq, Serialize, Deserialize)]
+    struct Watched(u64);
+    impl PartialEq for Watched {
+        fn eq(&self, other: &Self) -> bool {
+            LOOKED_AT.set(LOOKED_AT.get() + 1);
+            self.0 == other.0
+        }
+    }
+    impl Clone for Watched {
+        fn clone(&self) -> Self {
+            LOOKED_AT.set(LOOKED_AT.get() + 1);
+            Watched(self.0)
+        }
+    }
+
     /// A key whose timer is put off by every record, as one that waits for silence does.
     #[test]
     fn what_is_put_off_again_and_again_leaves_little_behind() {
@@ -226,24 +247,6 @@ mod tests {
     /// Many timers are held, nearly all of which are due much later: the end of an epoch looks at those that are due.
     #[test]
     fn the_end_of_an_epoch_costs_what_is_due() {
-        thread_local! {
-            static LOOKED_AT: Cell<usize> = const { Cell::new(0) };
-        }
-        /// Whoever looks at a timer compares its key, copies it or hashes it.
-        #[derive(Debug, Eq, Serialize, Deserialize)]
-        struct Watched(u64);
-        impl PartialEq for Watched {
-            fn eq(&self, other: &Self) -> bool {
-                LOOKED_AT.set(LOOKED_AT.get() + 1);
-                self.0 == other.0
-            }
-        }
-        impl Clone for Watched {
-            fn clone(&self) -> Self {
-                LOOKED_AT.set(LOOKED_AT.get() + 1);
-                Watched(self.0)
-            }
-        }
         let groups = KeyGroups::default();
         let mut table: TimerTable<Watched> =
             TimerTable::new("held", By::EventTime, groups, groups.range(0, 1));
@@ -268,5 +271,38 @@ mod tests {
         }
         assert_eq!((called, table.due.len()), (held as usize / 100, held as usize / 100 * 99));
         assert!(most_each < 10.0, "{most_each} looks for each timer that is due");
+    }
+
+    /// However long nothing had to be tidied up, no epoch makes up for it all at once.
+    #[test]
+    fn the_end_of_an_epoch_costs_what_is_put_off() {
+        let groups = KeyGroups::default();
+        let mut table: TimerTable<Watched> =
+            TimerTable::new("held", By::EventTime, groups, groups.range(0, 1));
+        table.timers.begin(1, true);
+        let (held, each) = (30_000_u64, 100);
+        // Far enough from each other to be in different buckets of the list.
+        let at = |key: u64, round: u64| ((round * held + key) * 100) as i64;
+        for key in 0..held {
+            table.set(hash_key(&key).unwrap(), &Watched(key), at(key, 0));
+        }
+        let (mut most, mut longest) = (0, 0);
+        for round in 0..4 {
+            for first in (0..held).step_by(each) {
+                for key in first..first + each as u64 {
+                    let hash = hash_key(&key).unwrap();
+                    table.remove(hash, &(Watched(key), at(key, round)));
+                    table.set(hash, &Watched(key), at(key, round + 1));
+                }
+                LOOKED_AT.set(0);
+                table.tidy();
+                (most, longest) = (most.max(LOOKED_AT.get()), longest.max(table.due.len()));
+            }
+        }
+        assert!(longest < 3 * held as usize, "{longest} are listed for {held} timers");
+        assert!(
+            most < 50 * each,
+            "{most} looks at the end of an epoch in which {each} were put off"
+        );
     }
 }
