@@ -246,6 +246,25 @@ fn windows_of_records() {
     assert_eq!(told[&text(0)], [1, 1 + 2 + 3, 3 + 4 + 5, 5 + 6 + 7, 7 + 8 + 9, 9 + 10 + 11]);
 }
 
+/// What is told at the end of all sources comes after time is at its end.
+#[test]
+fn windows_of_records_take_records_after_the_end_of_time() {
+    let build = |pairs: Stream<(String, u64)>| {
+        let keyed = pairs.event_time(|_| 0, Watermark::monotonous()).keyed();
+        keyed.count_window(2).count();
+    };
+    let mut rig = Rig::of(1, plan(build));
+    let mut epoch = || {
+        let out: Vec<WindowResult<String, u64>> =
+            rig.feed_timed(0, vec![(text(0), 1_u64)], vec![5]);
+        assert!(out.is_empty());
+        let told: Vec<WindowResult<String, u64>> = rig.complete_at(i64::MAX, 0);
+        assert_eq!(rig.late(), 0);
+        told.into_iter().map(|row| row.value).collect::<Vec<_>>()
+    };
+    assert_eq!([epoch(), epoch()], [vec![], vec![2]]);
+}
+
 /// A trigger of one's own, which remembers something: tells when a number is twice as large as the last that was told.
 struct Doubled;
 

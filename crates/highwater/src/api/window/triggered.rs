@@ -94,7 +94,8 @@ impl<K: Data + Eq, V: Data, C: Contents<V>> Triggered<K, V, C> {
             }
         }
         let all = ends.len();
-        ends.retain(|end| self.forgotten_at(*end) > before);
+        // A window without end is never over, also when time is at its end and something is told after it.
+        ends.retain(|end| *end == NEVER || self.forgotten_at(*end) > before);
         let some_are_over = ends.len() < all;
         (ends, some_are_over)
     }
