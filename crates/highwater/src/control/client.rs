@@ -133,8 +133,10 @@ fn look(folder: &Path, hash: Option<&str>) -> Result<Vec<Found>, AskError> {
         let mut client = match Client::connect(&path) {
             Ok(client) => client,
             Err(error) if place::is_stale(&error) => {
-                // Left behind by a process that was killed.
-                std::fs::remove_file(&path).ok();
+                // Left behind by a process that was killed; or of one that has made it and doesn't listen yet.
+                if place::is_orphan(&path) {
+                    std::fs::remove_file(&path).ok();
+                }
                 continue;
             }
             Err(error) => {
@@ -225,5 +227,28 @@ impl Client {
 
     fn strange(&self, why: String) -> AskError {
         AskError::Strange { path: self.path.display().to_string(), why }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    /// As between the two calls by which a job makes its socket and listens at it.
+    #[test]
+    fn a_socket_of_a_process_that_lives_is_left_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("sockets");
+        place::prepare(&folder).unwrap();
+        let hash = place::hash("s3://a");
+        let begins = place::socket(&folder, "job", &hash);
+        drop(UnixListener::bind(&begins).unwrap());
+        // No process has so high a number.
+        let dead = folder.join(format!("job-{hash}-2000000001.sock"));
+        drop(UnixListener::bind(&dead).unwrap());
+        assert!(look(&folder, Some(&hash)).unwrap().is_empty());
+        assert!(begins.exists() && !dead.exists());
     }
 }

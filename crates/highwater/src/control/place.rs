@@ -79,7 +79,7 @@ pub(super) fn is_stale(error: &io::Error) -> bool {
 }
 
 /// Whether the process that a socket's name names is gone. Where a folder is shared between containers it may live elsewhere.
-fn is_orphan(path: &Path) -> bool {
+pub(super) fn is_orphan(path: &Path) -> bool {
     let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
     let pid = name.rsplit('-').next().and_then(|pid| pid.parse().ok());
     let pid = pid.and_then(rustix::process::Pid::from_raw);
