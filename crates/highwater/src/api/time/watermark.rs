@@ -175,11 +175,12 @@ impl<T: 'static> Watermark<T> {
     /// use highwater::time::{Watermark, after, before, mins, secs};
     ///
     /// let run = testing::run(2, |job| {
-    ///     let watermark = || Watermark::bounded(secs(1)).align_group("money", mins(2));
     ///     let orders = Generator::new(|row| (row % 7, row as i64 * 1_000)).splits(1).limit(100);
-    ///     let orders = job.read("orders", orders).event_time(|order| order.1, watermark()).key_by(|order| order.0);
+    ///     let watermark = Watermark::bounded(secs(1)).align_group("money", mins(2));
+    ///     let orders = job.read("orders", orders).event_time(|order| order.1, watermark).key_by(|order| order.0);
     ///     let payments = Generator::new(|row| (row % 7, row as i64 * 1_000, "card".to_owned())).splits(1).limit(100);
-    ///     let payments = job.read("payments", payments).event_time(|payment| payment.1, watermark()).key_by(|payment| payment.0);
+    ///     let watermark = Watermark::bounded(secs(1)).align_group("money", mins(2));
+    ///     let payments = job.read("payments", payments).event_time(|payment| payment.1, watermark).key_by(|payment| payment.0);
     ///     orders.interval_join(&payments, before(mins(1)), after(mins(1))).join().write("out", Collect);
     /// })?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
