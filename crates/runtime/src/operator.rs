@@ -112,6 +112,14 @@ pub struct EpochEnd {
     pub finished: bool,
 }
 
+impl EpochEnd {
+    /// What was known of the epoch when it began.
+    pub fn begin(&self) -> EpochBegin {
+        let EpochEnd { epoch, clock_ms, clock_before_ms, late_below, trigger, .. } = *self;
+        EpochBegin { epoch, clock_ms, clock_before_ms, late_below, trigger }
+    }
+}
+
 /// Where an operator puts its output.
 #[derive(Debug, Default)]
 pub struct Outputs {

@@ -63,24 +63,15 @@ impl Axis {
         Now { epoch, before, watermark: before, clock }
     }
 
-    fn now(self, end: &EpochEnd) -> Now {
-        let (before, watermark) = match self {
-            Axis::EventTime => (end.late_below, end.watermark),
-            Axis::Clock => (Some(ms(end.clock_before_ms)), Some(ms(end.clock_ms))),
-            Axis::Triggers => {
-                let trigger = ms(end.trigger);
-                (Some(trigger), Some(trigger + i64::from(end.trigger_ends)))
-            }
+    fn end(self, end: &EpochEnd) -> Now {
+        let watermark = match self {
+            Axis::EventTime => end.watermark,
+            // At the end of all sources all windows are told of.
+            _ if end.finished => Some(i64::MAX),
+            Axis::Clock => Some(ms(end.clock_ms)),
+            Axis::Triggers => Some(ms(end.trigger) + i64::from(end.trigger_ends)),
         };
-        // At the end of all sources all windows are told of.
-        let is_over = end.finished && self != Axis::EventTime;
-        let watermark = if is_over { Some(i64::MAX) } else { watermark };
-        Now {
-            epoch: end.epoch,
-            before: before.unwrap_or(i64::MIN),
-            watermark: watermark.unwrap_or(i64::MIN),
-            clock: ms(end.clock_ms),
-        }
+        Now { watermark: watermark.unwrap_or(i64::MIN), ..self.begin(&end.begin()) }
     }
 
     /// The time of all rows of an epoch, if they don't have their own.
@@ -215,7 +206,7 @@ impl<W: Windows> Operator for WindowOperator<W> {
     }
 
     fn complete(&mut self, end: &EpochEnd, out: &mut Outputs) -> Result<Work, BoxError> {
-        let now = self.axis.now(end);
+        let now = self.axis.end(end);
         if self.take_in(usize::MAX, now, out) == Work::More {
             return Ok(Work::More);
         }
