@@ -116,8 +116,8 @@ pub fn run(scenario: Scenario<'_>) -> Run {
         Ok(outcome) => (outcome, None),
         Err(violation) => (None, Some(violation)),
     };
-    if let Some(panic) = counts.panics.first() {
-        violation = Some(Violation(panic.clone()));
+    if let Some(broken) = world.broken_rule().or_else(|| counts.panics.first().cloned()) {
+        violation = Some(Violation(broken));
     }
     let store = world.store();
     let Controller { attempts, .. } = controller;
@@ -301,8 +301,13 @@ impl Controller<'_> {
                 return highwater_runtime::run(&job, plan, settings, env, store, started);
             }
             let hosts = (0..processes).map(|place| format!("host-{place}")).collect();
-            let place = Place::open(&*env, place, hosts)?;
-            highwater_runtime::run_process(&job, plan, settings, env, store, place, started)
+            let open = Place::open(&*env, place, hosts)?;
+            let ended =
+                highwater_runtime::run_process(&job, plan, settings, env, store, open, started);
+            if place == 0 && ended.is_ok() {
+                world.note_end();
+            }
+            ended
         });
         let body = body.map_err(Violation)?;
         let mut overlapped = false;
