@@ -141,6 +141,7 @@ impl Trial {
                 check::output(&graph, &tables, splits)?;
                 if whole { state::check(&graph, &run, &name, splits) } else { Ok(()) }
             })
+            .and_then(|()| check::visible(&graph, &tables, &splits(&graph, true)))
             .and_then(|()| if whole { check::store(&run, &name) } else { Ok(()) })
             .and_then(|()| match seed.is_multiple_of(REPLAYED) && whole {
                 true => self.replay(&run, &name, &tables),
