@@ -93,7 +93,7 @@ pub(crate) struct State {
     stopped: Vec<Control>,
     pub(crate) trace: Trace,
     pub(crate) counts: Counts,
-    /// What processes have done while they ran that must never be.
+    /// What a process has done while it ran that must never be.
     pub(crate) broken_rule: Option<String>,
     /// Where processes died.
     pub(crate) deaths: Vec<Moment>,
@@ -150,6 +150,8 @@ pub(crate) enum Event {
     Paused(ProcessId),
     /// The step limit is reached, or nothing can ever happen again.
     Stuck,
+    /// A process has done what must never be.
+    BrokenRule,
 }
 
 /// A thread of the world.

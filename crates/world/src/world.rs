@@ -294,7 +294,7 @@ impl World {
         state.all_is_over(process);
     }
 
-    /// What processes have done while they ran that must never be.
+    /// What a process has done while it ran that must never be.
     pub(crate) fn broken_rule(&self) -> Option<String> {
         self.shared.lock().broken_rule.clone()
     }

@@ -2,7 +2,7 @@
 
 use highwater_runtime::{Control, Trigger};
 
-use super::{Process, ProcessId, State};
+use super::{Event, Process, ProcessId, State};
 
 /// How a process was started that takes part in an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +65,9 @@ impl State {
 
     fn breaks(&mut self, rule: String) {
         self.note(|| rule.clone());
-        self.broken_rule.get_or_insert(rule);
+        if self.broken_rule.is_none() {
+            self.broken_rule = Some(rule);
+            self.events.push_back(Event::BrokenRule);
+        }
     }
 }
