@@ -22,7 +22,10 @@ pub use error::StateError;
 pub use group::{DEFAULT_KEY_GROUPS, KeyGroups};
 pub use image::Image;
 pub use replicated::Replicated;
-pub use table::{ByFirst, ByKey, Hashing, KeyedTable, Slice, StateTable, Upserted, Verdict, WARM};
+pub use table::{
+    AHEAD, ByFirst, ByKey, Hashing, KeyedTable, Slice, Spot, StateTable, Upserted, Verdict,
+    prefetch, prefetch_behind,
+};
 
 /// What the rows of a state are; written into every section for whoever reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]

@@ -18,7 +18,6 @@
 //! 3. An interval is encoded before the next one is frozen.
 
 use std::collections::BTreeMap;
-use std::hint::black_box;
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -31,10 +30,13 @@ use crate::chain::{Link, Place};
 use crate::section::{Section, SectionWriter};
 use crate::{Image, KeyGroups, Kind, StateError};
 
+mod ahead;
 mod encode;
 mod restore;
 #[cfg(test)]
 mod tests;
+
+pub use ahead::{AHEAD, Spot, prefetch, prefetch_behind};
 
 /// How the entries of a table are hashed: for their group and for being found.
 pub trait Hashing<K>: 'static {
@@ -166,12 +168,6 @@ pub struct Upserted<'a, K, V> {
     pub mark: &'a mut u32,
 }
 
-/// So many entries are brought into the caches at once. More wouldn't wait any shorter, and might push each other out.
-pub const WARM: usize = 64;
-
-/// The searches of a table that isn't larger wait so little that the processor gets over it by itself.
-const WARM_FROM_BYTES: u64 = 8 << 20;
-
 #[derive(Debug)]
 struct Group<K, V> {
     slots: HashTable<Slot<K, V>>,
@@ -249,6 +245,33 @@ fn home_of<K, V, H: Hashing<K>>(slot: &Slot<K, V>) -> u64 {
     home(H::lookup(&slot.key))
 }
 
+impl<K: Eq, V> Group<K, V> {
+    /// The index of the entry of `key`, if there is one.
+    #[inline]
+    fn find(&self, spot: Spot, lookup: u64, key: &K) -> Option<usize> {
+        match self.slots.get_bucket(spot.index()) {
+            // A key has one entry, so this is it, however it came to be here.
+            Some(slot) if slot.key == *key => Some(spot.index()),
+            _ => self.slots.find_bucket_index(home(lookup), |slot| slot.key == *key),
+        }
+    }
+
+    /// Puts an entry there that is known to be absent, in a group that is settled. Nothing of it is read again: it may be on its way to memory
+    /// that isn't in the caches.
+    #[inline]
+    fn insert<H: Hashing<K>>(
+        &mut self,
+        lookup: u64,
+        slot: Slot<K, V>,
+        notes: bool,
+    ) -> &mut Slot<K, V> {
+        if notes {
+            self.changes.changed.push(lookup);
+        }
+        self.slots.insert_unique(home(lookup), slot, home_of::<K, V, H>).into_mut()
+    }
+}
+
 impl<K, V> Group<K, V> {
     /// Sets aside what belongs to the frozen interval, if that wasn't done yet.
     #[inline]
@@ -321,33 +344,15 @@ where
     /// The value of `key`, whose hashes the caller knows.
     #[inline]
     pub fn get_hashed(&self, group: u64, lookup: u64, key: &K) -> Option<&V> {
-        let slots = &self.groups[self.group_index(group)].slots;
-        slots.find(home(lookup), |slot| slot.key == *key).map(|slot| &slot.value)
+        self.get_at(Spot::UNKNOWN, group, lookup, key)
     }
 
-    /// Brings the entries of at most [`WARM`] keys, whose hashes are these, into the caches, if they are there at all.
-    ///
-    /// Nothing but time depends on it. Between what is done with one entry and the search for the next, each search would wait for memory
-    /// by itself; here they wait together.
-    pub fn warm(&self, hashes: impl Iterator<Item = (u64, u64)>) {
-        self.warm_by(hashes, |_| 0);
-    }
-
-    /// As [`warm`](Self::warm), for values of which a part is elsewhere in memory: `read` reads there.
-    pub fn warm_by(&self, hashes: impl Iterator<Item = (u64, u64)>, read: impl Fn(&V) -> i64) {
-        if self.entries * size_of::<Slot<K, V>>() as u64 <= WARM_FROM_BYTES {
-            return;
-        }
-        // Of its key, too, which may be in another line of the caches.
-        let read_all = |slot: &Slot<K, V>| {
-            read(&slot.value)
-                ^ i64::from(slot.changed)
-                ^ i64::from(slot.key == *black_box(&slot.key))
-        };
-        let found = hashes.filter_map(|(group, lookup)| {
-            self.groups[self.group_index(group)].slots.find(home(lookup), |_| true)
-        });
-        black_box(found.fold(0, |all, slot| all ^ read_all(slot)));
+    /// As [`get_hashed`](Self::get_hashed), of an entry that was looked for before.
+    #[inline]
+    pub fn get_at(&self, spot: Spot, group: u64, lookup: u64, key: &K) -> Option<&V> {
+        let group = &self.groups[self.group_index(group)];
+        let at = group.find(spot, lookup, key)?;
+        group.slots.get_bucket(at).map(|slot| &slot.value)
     }
 
     /// The value of `key` to be changed, made by `init` if there is none.
@@ -365,23 +370,30 @@ where
         key: K,
         init: impl FnOnce() -> V,
     ) -> Upserted<'_, K, V> {
+        self.upsert_at(Spot::UNKNOWN, group, lookup, key, init)
+    }
+
+    /// As [`upsert_hashed`](Self::upsert_hashed), of an entry that was looked for before.
+    #[inline]
+    pub fn upsert_at(
+        &mut self,
+        spot: Spot,
+        group: u64,
+        lookup: u64,
+        key: K,
+        init: impl FnOnce() -> V,
+    ) -> Upserted<'_, K, V> {
         let index = self.group_index(group);
         let (stamp, interval) = (self.stamp, self.interval);
         let group = &mut self.groups[index];
         group.settle(stamp);
-        // Nearly all are found, and whoever only finds needn't look for a free place.
-        let slot = match group.slots.find_entry(home(lookup), |slot| slot.key == key) {
-            Ok(found) => found.into_mut(),
-            Err(absent) => {
-                self.entries += 1;
-                if self.freezes {
-                    group.changes.changed.push(lookup);
-                }
-                let slot = Slot { key, value: init(), changed: interval, mark: 0 };
-                let slots = absent.into_table();
-                slots.insert_unique(home(lookup), slot, home_of::<K, V, H>).into_mut()
-            }
+        let Some(at) = group.find(spot, lookup, &key) else {
+            self.entries += 1;
+            let slot = Slot { key, value: init(), changed: interval, mark: 0 };
+            let Slot { key, value, mark, .. } = group.insert::<H>(lookup, slot, self.freezes);
+            return Upserted { key, value, mark };
         };
+        let slot = group.slots.get_bucket_mut(at).expect("it was found there");
         if slot.changed != interval {
             if let Some(frozen) = &mut group.changes.frozen {
                 frozen.saved.push(Slot {
@@ -397,6 +409,26 @@ where
             slot.mark = 0;
         }
         Upserted { key: &slot.key, value: &mut slot.value, mark: &mut slot.mark }
+    }
+
+    /// Puts a value there, made by `init`, unless `key` has one, which stays as it is and unchanged. Answers whether it was put there.
+    pub fn insert_hashed(
+        &mut self,
+        group: u64,
+        lookup: u64,
+        key: K,
+        init: impl FnOnce() -> V,
+    ) -> bool {
+        let index = self.group_index(group);
+        let group = &mut self.groups[index];
+        group.settle(self.stamp);
+        if group.find(Spot::UNKNOWN, lookup, &key).is_some() {
+            return false;
+        }
+        self.entries += 1;
+        let slot = Slot { key, value: init(), changed: self.interval, mark: 0 };
+        group.insert::<H>(lookup, slot, self.freezes);
+        true
     }
 
     /// Sets the value of `key`.
@@ -415,13 +447,18 @@ where
 
     /// As [`remove`](Self::remove), with hashes that the caller knows.
     pub fn remove_hashed(&mut self, group: u64, lookup: u64, key: &K) -> Option<V> {
+        self.remove_at(Spot::UNKNOWN, group, lookup, key)
+    }
+
+    /// As [`remove_hashed`](Self::remove_hashed), of an entry that was looked for before.
+    pub fn remove_at(&mut self, spot: Spot, group: u64, lookup: u64, key: &K) -> Option<V> {
         let index = self.group_index(group);
         let stamp = self.stamp;
         let interval = self.interval;
         let group = &mut self.groups[index];
         group.settle(stamp);
-        let found = group.slots.find_entry(home(lookup), |slot| slot.key == *key).ok()?;
-        let (slot, _) = found.remove();
+        let at = group.find(spot, lookup, key)?;
+        let (slot, _) = group.slots.get_bucket_entry(at).ok()?.remove();
         self.entries -= 1;
         if self.freezes {
             group.changes.deleted.push(slot.key.clone());

@@ -9,7 +9,7 @@ use std::vec;
 use highwater_runtime::{
     Batch, BoxError, Data, Epoch, EpochEnd, Keyed, Operator, OperatorContext, Outputs, Work,
 };
-use highwater_state::{KeyedTable, Kind, StateTable, Upserted, WARM};
+use highwater_state::{AHEAD, KeyedTable, Kind, Spot, StateTable, Upserted};
 
 use super::changed::{PerEpoch, touch};
 use super::stateless::emit;
@@ -98,16 +98,17 @@ impl<K: Data + Eq, V: Data, S: Step<V>> RunningOperator<K, V, S> {
     fn add(&mut self, keyed: Keyed<K, V>, mut seen: impl FnMut(&S, u64, Upserted<'_, K, S::Acc>)) {
         let Keyed { hashes, rows } = keyed;
         let (accumulators, step) = (&mut self.accumulators, &*self.step);
+        let mut spots = [Spot::default(); AHEAD];
         for (index, (key, value)) in rows.into_iter().enumerate() {
-            if index % WARM == 0 {
-                let soon = &hashes[index..hashes.len().min(index + WARM)];
-                accumulators.warm(soon.iter().map(|hash| (*hash, *hash)));
+            if index % AHEAD == 0 {
+                let soon = hashes[index..].iter().take(AHEAD);
+                spots = accumulators.look_ahead(soon.map(|hash| (*hash, *hash)));
             }
             // Taken by whichever of the two needs it.
             let mut value = Some(value);
             let first = || step.first(value.take().expect("taken once"));
             let hash = hashes[index];
-            let entry = accumulators.upsert_hashed(hash, hash, key, first);
+            let entry = accumulators.upsert_at(spots[index % AHEAD], hash, hash, key, first);
             if let Some(value) = value {
                 step.add(entry.value, value);
             }
@@ -121,10 +122,10 @@ impl<K: Data + Eq, V: Data, S: Step<V>> RunningOperator<K, V, S> {
         let length = self.emitting.len().min(BATCH_ROWS);
         let mut rows = Vec::with_capacity(length);
         while rows.len() < length {
-            let soon = &self.emitting.as_slice()[..self.emitting.len().min(WARM)];
-            accumulators.warm(soon.iter().map(|(hash, _)| (*hash, *hash)));
-            rows.extend(self.emitting.by_ref().take(WARM).map(|(hash, key)| {
-                let acc = accumulators.get_hashed(hash, hash, &key);
+            let soon = self.emitting.as_slice().iter().take(AHEAD);
+            let spots = accumulators.look_ahead(soon.map(|(hash, _)| (*hash, *hash)));
+            rows.extend(spots.iter().zip(&mut self.emitting).map(|(spot, (hash, key))| {
+                let acc = accumulators.get_at(*spot, hash, hash, &key);
                 let out = step.out(acc.expect("nothing is ever removed from the table"));
                 (key, out)
             }));

@@ -15,7 +15,11 @@ const GROUPS: u32 = 8;
 enum Step {
     Set(u16, u32),
     Add(u16, u32),
+    /// Only if the key has no value.
+    Insert(u16, u32),
     Remove(u16),
+    /// Looks for the key's entry; where it was seen is where all of the above look first from then on, whatever becomes of it.
+    Look(u16),
     /// Freezes, and encodes a first slice.
     Freeze,
     /// Encodes another slice.
@@ -29,7 +33,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => (key.clone(), any::<u32>()).prop_map(|(key, value)| Step::Set(key, value)),
         6 => (key.clone(), 1..9_u32).prop_map(|(key, value)| Step::Add(key, value)),
-        3 => key.prop_map(Step::Remove),
+        3 => (key.clone(), any::<u32>()).prop_map(|(key, value)| Step::Insert(key, value)),
+        3 => key.clone().prop_map(Step::Remove),
+        3 => key.prop_map(Step::Look),
         3 => Just(Step::Freeze),
         4 => Just(Step::Encode),
         1 => (1..4_usize).prop_map(Step::Crash),
@@ -47,6 +53,8 @@ struct World {
     committed: BTreeMap<u16, u32>,
     model: BTreeMap<u16, u32>,
     crashes: usize,
+    /// By key.
+    spots: BTreeMap<u16, Spot>,
 }
 
 struct Pending {
@@ -65,6 +73,7 @@ impl World {
             committed: BTreeMap::new(),
             model: BTreeMap::new(),
             crashes: 0,
+            spots: BTreeMap::new(),
         };
         world.restart(workers);
         world
@@ -151,19 +160,37 @@ impl World {
     }
 
     fn step(&mut self, step: Step) {
+        let spot = |world: &World, key| world.spots.get(&key).copied().unwrap_or_default();
+        let hash = |key: u16| hash_key(&key).unwrap();
         match step {
             Step::Set(key, value) => {
                 self.table(key).set(key, value);
                 self.model.insert(key, value);
             }
             Step::Add(key, value) => {
-                let slot = self.table(key).upsert(key, || 0);
+                let (spot, hash) = (spot(self, key), hash(key));
+                let found = self.table(key).get_at(spot, hash, hash, &key).copied();
+                assert_eq!(found, self.model.get(&key).copied());
+                let slot = self.table(key).upsert_at(spot, hash, hash, key, || 0).value;
                 *slot = slot.wrapping_add(value);
                 let slot = self.model.entry(key).or_insert(0);
                 *slot = slot.wrapping_add(value);
             }
+            Step::Insert(key, value) => {
+                let hash = hash(key);
+                let is_absent = self.table(key).insert_hashed(hash, hash, key, || value);
+                assert_eq!(is_absent, !self.model.contains_key(&key));
+                self.model.entry(key).or_insert(value);
+            }
             Step::Remove(key) => {
-                assert_eq!(self.table(key).remove(&key), self.model.remove(&key));
+                let (spot, hash) = (spot(self, key), hash(key));
+                let removed = self.table(key).remove_at(spot, hash, hash, &key);
+                assert_eq!(removed, self.model.remove(&key));
+            }
+            Step::Look(key) => {
+                let hash = hash(key);
+                let spot = self.table(key).look_ahead([(hash, hash)].into_iter())[0];
+                self.spots.insert(key, spot);
             }
             Step::Freeze if self.frozen.is_none() => {
                 let interval = self.interval;

@@ -127,7 +127,7 @@ impl<P: Process> BroadcastContext<'_, P> {
         for key in keys {
             let hash = hash_key(&key)?;
             let moment = self.time.map_or(Moment::None, Moment::Record);
-            self.cx.enter(self.epoch, hash, key, moment);
+            self.cx.enter(self.epoch, (hash, key), moment, 0);
             f(self.cx)?;
         }
         self.cx.leave();

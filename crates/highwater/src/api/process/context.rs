@@ -4,6 +4,7 @@ use std::any::{Any, type_name};
 
 use highwater_runtime::Epoch;
 use highwater_runtime::watermark::END_OF_TIME;
+use highwater_state::AHEAD;
 
 use super::lifetime::Instant;
 use super::side::Side;
@@ -36,6 +37,8 @@ struct Present<K> {
     hash: u64,
     key: K,
     moment: Moment,
+    /// Its place among those that were looked for together.
+    turn: usize,
 }
 
 /// Why the function is called.
@@ -79,10 +82,22 @@ impl<P: Process> Context<P> {
         self.present = None;
     }
 
-    /// Makes `key` the present one.
+    /// Makes `key` the present one. It is the `turn`-th of those that were looked for together; nothing but time depends on that.
     #[inline]
-    pub(super) fn enter(&mut self, epoch: Epoch, hash: u64, key: P::Key, moment: Moment) {
-        self.present = Some(Present { epoch, hash, key, moment });
+    pub(super) fn enter(
+        &mut self,
+        epoch: Epoch,
+        (hash, key): (u64, P::Key),
+        moment: Moment,
+        turn: usize,
+    ) {
+        self.present = Some(Present { epoch, hash, key, moment, turn: turn % AHEAD });
+    }
+
+    /// The present key's place among those that were looked for together.
+    #[inline]
+    pub(super) fn turn(&self) -> usize {
+        self.present.as_ref().map_or(0, |present| present.turn)
     }
 
     /// What was emitted, with times if the stream has event times.
@@ -189,18 +204,18 @@ impl<P: Process> Context<P> {
         Some((Timers::new(index), at, hash, key))
     }
 
-    /// Brings the states of keys with these hashes, of which there are no more than [`WARM`](highwater_state::WARM), into the caches.
-    pub(super) fn warm(&self, hashes: &[u64]) {
-        self.tables.iter().for_each(|table| table.warm(hashes));
+    /// Looks for the states of keys whose turn it is next, no more than [`AHEAD`] of them. The first has turn 0.
+    pub(super) fn look_ahead(&mut self, hashes: &[u64]) {
+        self.tables.iter_mut().for_each(|table| table.look_ahead(hashes));
     }
 
     /// Does so for keys whose timers of a kind will be taken next.
-    pub(super) fn warm_due(&mut self, by: By, until: i64) {
+    pub(super) fn look_ahead_due(&mut self, by: By, until: i64) {
         for position in 0..self.timers.len() {
             let (index, goes_by) = self.timers[position];
             if goes_by == by {
-                let hashes = self.timer_table(index).warm_due(until);
-                self.warm(&hashes);
+                let hashes = self.timer_table(index).look_ahead_due(until);
+                self.look_ahead(&hashes);
             }
         }
     }

@@ -13,7 +13,7 @@
 use highwater_runtime::{
     Batch, BoxError, Epoch, EpochBegin, EpochEnd, Keyed, Operator, OperatorContext, Outputs, Work,
 };
-use highwater_state::{StateTable, WARM};
+use highwater_state::{AHEAD, StateTable};
 
 use super::broadcast::SecondInput;
 use super::context::{Moment, Now};
@@ -85,12 +85,13 @@ impl<P: Process> ProcessOperator<P> {
     ) -> Result<(), BoxError> {
         let mut times = times.into_iter();
         for (index, (key, value)) in keyed.rows.into_iter().enumerate() {
-            if index % WARM == 0 {
-                self.cx.warm(&keyed.hashes[index..keyed.hashes.len().min(index + WARM)]);
+            if index % AHEAD == 0 {
+                let soon = index..keyed.hashes.len().min(index + AHEAD);
+                self.cx.look_ahead(&keyed.hashes[soon]);
             }
             let hash = keyed.hashes[index];
             let at = times.next().map_or(Moment::None, Moment::Record);
-            self.cx.enter(epoch, hash, key, at);
+            self.cx.enter(epoch, (hash, key), at, index);
             self.process.record(value, &mut self.cx)?;
         }
         self.emit(out);
@@ -106,11 +107,11 @@ impl<P: Process> ProcessOperator<P> {
                 By::Clock => now.clock_ms,
             };
             loop {
-                if called % WARM == 0 {
-                    self.cx.warm_due(by, until);
+                if called % AHEAD == 0 {
+                    self.cx.look_ahead_due(by, until);
                 }
                 let Some((timers, at, hash, key)) = self.cx.take_due(by, until) else { break };
-                self.cx.enter(epoch, hash, key, Moment::Timer(by, at));
+                self.cx.enter(epoch, (hash, key), Moment::Timer(by, at), called);
                 self.process.timer(timers, at.into(), &mut self.cx)?;
                 called += 1;
                 if called % BATCH_ROWS == 0 {

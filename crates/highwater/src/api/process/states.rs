@@ -25,8 +25,8 @@ pub(super) trait ProcessTable: Any {
     /// The tables were read back.
     fn restored(&mut self) {}
 
-    /// Brings what it has of keys with these hashes into the caches, for nothing but time; see [`KeyedTable::warm`](highwater_state::KeyedTable::warm).
-    fn warm(&self, hashes: &[u64]) {
+    /// Looks for what it has of the keys whose turn it is next, which have these hashes; see [`KeyedTable::look_ahead`](highwater_state::KeyedTable::look_ahead).
+    fn look_ahead(&mut self, hashes: &[u64]) {
         let _ = hashes;
     }
 

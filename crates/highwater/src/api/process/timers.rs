@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use highwater_codec::hash_key;
 use highwater_runtime::Data;
-use highwater_state::{KeyGroups, KeyedTable, Kind, StateTable, WARM};
+use highwater_state::{AHEAD, KeyGroups, KeyedTable, Kind, Spot, StateTable};
 
 use super::states::ProcessTable;
 use super::{Context, Process};
@@ -96,12 +96,22 @@ pub(super) struct TimerTable<K> {
     due: Due<(u64, K)>,
     /// How many were deleted in the present epoch.
     deleted: usize,
+    /// Where the next timers were seen that are due, and which of them is the next.
+    spots: [Spot; AHEAD],
+    turn: usize,
 }
 
 impl<K: Data + Eq> TimerTable<K> {
     pub(super) fn new(name: &str, by: By, key_groups: KeyGroups, groups: Range<u32>) -> Self {
         let timers = KeyedTable::new(name, Kind::Timer, key_groups, groups);
-        TimerTable { by, timers, due: Due::default(), deleted: 0 }
+        TimerTable {
+            by,
+            timers,
+            due: Due::default(),
+            deleted: 0,
+            spots: [Spot::default(); AHEAD],
+            turn: 0,
+        }
     }
 
     fn has(&self, hash: u64, place: &(K, i64)) -> bool {
@@ -110,9 +120,8 @@ impl<K: Data + Eq> TimerTable<K> {
 
     fn set(&mut self, hash: u64, key: &K, at: i64) {
         let place = (key.clone(), at);
-        // Looked for without a change: one that is there needn't be written to the next checkpoint again.
-        if !self.has(hash, &place) {
-            self.timers.upsert_hashed(hash, lookup(hash, at), place, || ());
+        // One that is there is left alone: it needn't be written to the next checkpoint again.
+        if self.timers.insert_hashed(hash, lookup(hash, at), place, || ()) {
             self.due.push(at, (hash, key.clone()));
         }
     }
@@ -123,10 +132,11 @@ impl<K: Data + Eq> TimerTable<K> {
         was_there
     }
 
-    /// Brings the next timers into the caches; answers the hashes of their keys.
-    pub(super) fn warm_due(&mut self, now: i64) -> Vec<u64> {
-        let soon = self.due.soon(now).take(WARM);
-        self.timers.warm(soon.clone().map(|(at, (hash, _))| (*hash, lookup(*hash, *at))));
+    /// Looks for the next timers; answers the hashes of their keys.
+    pub(super) fn look_ahead_due(&mut self, now: i64) -> Vec<u64> {
+        let soon = self.due.soon(now).take(AHEAD);
+        let places = soon.clone().map(|(at, (hash, _))| (*hash, lookup(*hash, *at)));
+        (self.spots, self.turn) = (self.timers.look_ahead(places), 0);
         soon.map(|(_, (hash, _))| *hash).collect()
     }
 
@@ -134,21 +144,28 @@ impl<K: Data + Eq> TimerTable<K> {
     pub(super) fn next(&mut self, now: i64) -> Option<i64> {
         while let Some((at, (hash, key))) = self.due.next(now) {
             let (at, place) = (*at, (key.clone(), *at));
-            if self.timers.get_hashed(*hash, lookup(*hash, at), &place).is_some() {
+            let spot = self.spots[self.turn];
+            if self.timers.get_at(spot, *hash, lookup(*hash, at), &place).is_some() {
                 return Some(at);
             }
-            self.due.pop(now);
+            self.pop(now);
         }
         None
     }
 
     /// Takes the timer that [`next`](Self::next) told of: its key, and the key's hash.
     pub(super) fn take(&mut self, now: i64) -> Option<(u64, K)> {
-        let (at, (hash, key)) = self.due.pop(now)?;
+        let spot = self.spots[self.turn];
+        let (at, (hash, key)) = self.pop(now)?;
         let place = (key, at);
-        let taken = self.timers.remove_hashed(hash, lookup(hash, at), &place);
+        let taken = self.timers.remove_at(spot, hash, lookup(hash, at), &place);
         debug_assert!(taken.is_some(), "it was there a moment ago");
         Some((hash, place.0))
+    }
+
+    fn pop(&mut self, now: i64) -> Option<(i64, (u64, K))> {
+        self.turn = (self.turn + 1) % AHEAD;
+        self.due.pop(now)
     }
 
     /// Takes some of what was deleted off the list, if it is a good part of it: as much as was put there meanwhile, and some more, so that the

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use highwater_codec::hash_key;
 use highwater_runtime::Data;
-use highwater_state::{ByKey, KeyGroups, KeyedTable, Kind, StateTable};
+use highwater_state::{AHEAD, ByKey, KeyGroups, KeyedTable, Kind, Spot, StateTable};
 
 use super::broadcast::Keys;
 use super::lifetime::{Instant, Lifetimes, Placed, Ttl};
@@ -38,7 +38,7 @@ impl<T: Data> Value<T> {
     /// The value, if there is one.
     pub fn get_ref<'a, P: Process>(&self, cx: &'a Context<P>) -> Option<&'a T> {
         let (table, hash, key) = cx.state::<ValueTable<P::Key, T>>(self.index);
-        let value = table.values.get_hashed(hash, hash, key)?;
+        let value = table.values.get_at(table.spots[cx.turn()], hash, hash, key)?;
         if let Some(lifetimes) = &table.lifetimes {
             if !lifetimes.is_alive(hash, hash, key, cx.instant()) {
                 return None;
@@ -50,11 +50,11 @@ impl<T: Data> Value<T> {
 
     /// Sets the value.
     pub fn set<P: Process>(&self, cx: &mut Context<P>, value: T) {
-        let instant = cx.instant();
+        let (turn, instant) = (cx.turn(), cx.instant());
         let (table, hash, key) = cx.state_mut::<ValueTable<P::Key, T>>(self.index);
         let mut value = Some(value);
         let init = || value.take().expect("taken once");
-        let entry = table.values.upsert_hashed(hash, hash, key.clone(), init);
+        let entry = table.values.upsert_at(table.spots[turn], hash, hash, key.clone(), init);
         if let Some(value) = value {
             *entry.value = value;
         }
@@ -65,9 +65,9 @@ impl<T: Data> Value<T> {
 
     /// Removes the value, and gives it.
     pub fn take<P: Process>(&self, cx: &mut Context<P>) -> Option<T> {
-        let instant = cx.instant();
+        let (turn, instant) = (cx.turn(), cx.instant());
         let (table, hash, key) = cx.state_mut::<ValueTable<P::Key, T>>(self.index);
-        let value = table.values.remove_hashed(hash, hash, key)?;
+        let value = table.values.remove_at(table.spots[turn], hash, hash, key)?;
         let Some(lifetimes) = &mut table.lifetimes else { return Some(value) };
         let is_alive = lifetimes.is_alive(hash, hash, key, instant);
         lifetimes.forget(hash, hash, key);
@@ -104,6 +104,8 @@ impl<T> fmt::Debug for Value<T> {
 /// The state behind it.
 pub(super) struct ValueTable<K, T> {
     values: KeyedTable<K, T>,
+    /// Where the values of keys were seen whose turn it is.
+    spots: [Spot; AHEAD],
     lifetimes: Option<Lifetimes<K, ByKey>>,
 }
 
@@ -116,6 +118,7 @@ impl<K: Data + Eq, T: Data> ValueTable<K, T> {
     ) -> Self {
         ValueTable {
             values: KeyedTable::new(name, Kind::Value, key_groups, groups.clone()),
+            spots: [Spot::default(); AHEAD],
             lifetimes: ttl.map(|ttl| Lifetimes::new(name, ttl, key_groups, groups)),
         }
     }
@@ -135,8 +138,8 @@ impl<K: Data + Eq, T: Data> ProcessTable for ValueTable<K, T> {
         lifetimes.restored(entries.map(|(key, _)| key));
     }
 
-    fn warm(&self, hashes: &[u64]) {
-        self.values.warm(hashes.iter().map(|hash| (*hash, *hash)));
+    fn look_ahead(&mut self, hashes: &[u64]) {
+        self.spots = self.values.look_ahead(hashes.iter().map(|hash| (*hash, *hash)));
     }
 
     fn clean(&mut self, instant: Instant) {

@@ -9,7 +9,7 @@ use std::vec;
 
 use highwater_codec::hash_key;
 use highwater_runtime::{Data, Keyed, OperatorContext, Work};
-use highwater_state::{KeyedTable, Kind, StateTable, WARM};
+use highwater_state::{AHEAD, KeyedTable, Kind, StateTable};
 
 use super::grid::{Lookup, Spans};
 use super::operator::{Late, Now, ToldRows, Windows};
@@ -104,23 +104,24 @@ impl<K: Data + Eq, V: Data, S: Step<V>> Disjoint<K, V, S> {
         let start = ending.start;
         let end = self.end_of(start);
         let mut removed = 0;
-        loop {
-            if told.is_full() || removed >= crate::api::BATCH_ROWS {
-                return false;
+        while !told.is_full() && removed < crate::api::BATCH_ROWS {
+            let soon = ending.keys.as_slice();
+            let soon = soon[..soon.len().min(AHEAD)].iter();
+            let spots =
+                self.windows.look_ahead(soon.map(|(hash, _)| (*hash, lookup(*hash, start))));
+            for (spot, (hash, key)) in spots.iter().zip(&mut ending.keys) {
+                removed += 1;
+                let place = (key, start);
+                let acc = self.windows.remove_at(*spot, hash, lookup(hash, start), &place);
+                if let Some(acc) = acc.filter(|_| ending.tells) {
+                    told.push(place.0, (start, end), self.step.out(&acc));
+                }
             }
-            if removed % WARM == 0 {
-                let soon = ending.keys.as_slice();
-                let soon = &soon[..soon.len().min(WARM)];
-                self.windows.warm(soon.iter().map(|(hash, _)| (*hash, lookup(*hash, start))));
-            }
-            let Some((hash, key)) = ending.keys.next() else { return true };
-            removed += 1;
-            let place = (key, start);
-            let acc = self.windows.remove_hashed(hash, lookup(hash, start), &place);
-            if let Some(acc) = acc.filter(|_| ending.tells) {
-                told.push(place.0, (start, end), self.step.out(&acc));
+            if ending.keys.len() == 0 {
+                return true;
             }
         }
+        false
     }
 
     /// The next window that is over.
@@ -148,31 +149,37 @@ impl<K: Data + Eq, V: Data, S: Step<V>> Windows for Disjoint<K, V, S> {
         _: &mut ToldRows<K, S::Out>,
     ) {
         let Keyed { hashes, rows } = keyed;
-        for (index, (key, value)) in rows.into_iter().enumerate() {
-            if index % WARM == 0 {
-                let soon = index..hashes.len().min(index + WARM);
-                let soon = hashes[soon.clone()].iter().zip(&times[soon]);
-                let place =
-                    |(hash, time): (&u64, &i64)| (*hash, lookup(*hash, self.spans.start_of(*time)));
-                self.windows.warm(soon.map(place));
-            }
-            let (hash, start) = (hashes[index], self.spans.start_of(times[index]));
-            let end = self.end_of(start);
+        let (mut rows, mut at) = (rows.into_iter(), 0);
+        while let Some(time) = times.get(at) {
+            // Neighbours are nearly always in the same window, about which all is found out once.
+            let (start, end) = self.spans.span_of(*time);
+            let soon = &times[at..times.len().min(at + AHEAD)];
+            let within = soon.iter().take_while(|time| (start..end).contains(*time)).count();
+            let run = at..at + within.max(1);
+            at = run.end;
             if end.saturating_add(self.lateness) <= now.before {
-                late.push(key, value, times[index]);
+                for (time, (key, value)) in times[run].iter().zip(&mut rows) {
+                    late.push(key, value, *time);
+                }
                 continue;
             }
-            let step = &*self.step;
-            let mut value = Some(value);
-            let first = || step.first(value.take().expect("taken once"));
-            let place = (key, start);
-            let entry = self.windows.upsert_hashed(hash, lookup(hash, start), place, first);
-            match value {
-                Some(value) => step.add(entry.value, value),
-                None => self.keys.entry(start).or_default().push((hash, entry.key.0.clone())),
-            }
-            if end <= now.before && touch(entry.mark, now.epoch) {
-                self.again.push((hash, entry.key.0.clone(), start));
+            let is_again = end <= now.before;
+            let places = hashes[run].iter().map(|hash| (*hash, lookup(*hash, start)));
+            let spots = self.windows.look_ahead(places.clone());
+            for ((spot, (hash, lookup)), (key, value)) in spots.iter().zip(places).zip(&mut rows) {
+                let step = &*self.step;
+                let mut value = Some(value);
+                let first = || step.first(value.take().expect("taken once"));
+                let entry = self.windows.upsert_at(*spot, hash, lookup, (key, start), first);
+                match value {
+                    Some(value) => step.add(entry.value, value),
+                    None => {
+                        self.keys.entry(start).or_default().push((hash, entry.key.0.clone()));
+                    }
+                }
+                if is_again && touch(entry.mark, now.epoch) {
+                    self.again.push((hash, entry.key.0.clone(), start));
+                }
             }
         }
     }

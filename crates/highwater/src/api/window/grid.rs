@@ -131,20 +131,15 @@ impl Lookup {
         Lookup { spans, last: Cell::new((0, 0)) }
     }
 
-    /// Where the window of a moment begins.
-    #[inline]
-    pub(super) fn start_of(&self, time: i64) -> i64 {
-        self.span_of(time).0
-    }
-
     /// Where the window ends that begins there.
     #[inline]
     pub(super) fn end_of(&self, start: i64) -> i64 {
         self.span_of(start).1
     }
 
+    /// The window of a moment.
     #[inline]
-    fn span_of(&self, time: i64) -> (i64, i64) {
+    pub(super) fn span_of(&self, time: i64) -> (i64, i64) {
         let (start, end) = self.last.get();
         if (start..end).contains(&time) {
             return (start, end);

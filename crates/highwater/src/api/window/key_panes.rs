@@ -18,6 +18,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 
 use highwater_runtime::Data;
+use highwater_state::{prefetch, prefetch_behind};
 use serde::de::Error;
 use serde::ser::SerializeSeq;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -106,7 +107,7 @@ impl<A: Clone> KeyPanes<A> {
         if earlier.panes.is_empty() && pane.start < live {
             return;
         }
-        if !(1..DROPPED).contains(&earlier.over) {
+        if earlier.drops() {
             earlier.drop_before(live);
         }
         match is_last {
@@ -116,19 +117,24 @@ impl<A: Clone> KeyPanes<A> {
         }
     }
 
-    /// Reads what [`next_window`](Self::next_window) will read first; for nothing but time, as [`KeyedTable::warm`](highwater_state::KeyedTable::warm).
-    pub(super) fn touch(&self) -> i64 {
+    /// Has what [`next_window`](Self::next_window) will read first brought into the caches.
+    pub(super) fn prefetch_ends(&self) {
         let earlier = self.earlier.borrow();
-        let ends = earlier.panes.get(earlier.over as usize).into_iter().chain(earlier.panes.back());
-        ends.fold(0, |read, summed| read ^ summed.pane.start)
+        let over = earlier.over as usize;
+        // The one that is over next, and the one that is the first then.
+        let first = [earlier.panes.get(over), earlier.panes.get(over + 1)];
+        first.into_iter().chain([earlier.panes.back()]).flatten().for_each(prefetch);
     }
 
-    /// Reads what [`push`](Self::push) of a pane that begins there will write.
-    pub(super) fn touch_back(&self, start: i64) -> i64 {
-        if start <= self.last.start {
-            return 0;
+    /// Does so with what [`push`](Self::push) of a pane that begins there will write.
+    pub(super) fn prefetch_next(&self, start: i64) {
+        if start > self.last.start {
+            let earlier = self.earlier.borrow();
+            earlier.panes.back().into_iter().for_each(prefetch_behind);
+            if earlier.drops() {
+                earlier.panes.front().into_iter().for_each(prefetch);
+            }
         }
-        self.earlier.borrow().panes.back().map_or(0, |summed| summed.pane.start)
     }
 
     /// What the panes from `start` until `end` come to; none if there are none.
@@ -182,6 +188,11 @@ impl<A: Clone> Earlier<A> {
         if at < self.covered as usize {
             (self.over, self.older, self.covered) = (0, 0, 0);
         }
+    }
+
+    /// Panes that are over are to be dropped now, if there are any.
+    fn drops(&self) -> bool {
+        !(1..DROPPED).contains(&self.over)
     }
 
     fn insert(&mut self, pane: Pane<A>) {

@@ -4,11 +4,10 @@
 //! the last windows, which is as many rows as it tells.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hint::black_box;
 use std::sync::Arc;
 
 use highwater_runtime::{Data, Keyed, OperatorContext, Work};
-use highwater_state::{KeyedTable, Kind, StateTable, WARM};
+use highwater_state::{AHEAD, KeyedTable, Kind, Spot, StateTable};
 
 use super::grid::Grid;
 use super::key_panes::KeyPanes;
@@ -144,9 +143,8 @@ impl<K: Data + Eq, V: Data, S: Merge<V>> Panes<K, V, S> {
         let (mut over, mut seen) = (Vec::new(), 0);
         loop {
             // Panes of several keys are read together, since each is a wait for memory.
-            if seen % WARM == 0 {
-                let soon = entries.clone().take(WARM);
-                black_box(soon.fold(0, |read, (_, panes)| read ^ panes.touch()));
+            if seen % AHEAD == 0 {
+                entries.clone().take(AHEAD).for_each(|(_, panes)| panes.prefetch_ends());
             }
             let Some((key, panes)) = entries.next() else { break };
             seen += 1;
@@ -213,11 +211,16 @@ impl<K: Data + Eq, V: Data, S: Merge<V>> Windows for Panes<K, V, S> {
         let live = self.first_live(now.before);
         // The pane that was found last, and whether it is in any window: slides may leave gaps.
         let (mut pane, mut is_used) = (0..0, false);
+        let mut spots = [Spot::default(); AHEAD];
         for (index, (key, value)) in rows.into_iter().enumerate() {
-            if index % WARM == 0 {
-                let soon = &hashes[index..hashes.len().min(index + WARM)];
-                let soon = soon.iter().map(|hash| (*hash, *hash));
-                self.panes.warm_by(soon, |panes| panes.touch_back(pane.start));
+            if index % AHEAD == 0 {
+                let soon = hashes[index..].iter().take(AHEAD);
+                spots = self.panes.look_ahead(soon.clone().map(|hash| (*hash, *hash)));
+                for (spot, hash) in spots.iter().zip(soon) {
+                    if let Some(panes) = self.panes.glance(*spot, *hash) {
+                        panes.prefetch_next(pane.start);
+                    }
+                }
             }
             let (hash, time) = (hashes[index], times[index]);
             if !pane.contains(&time) {
@@ -239,7 +242,7 @@ impl<K: Data + Eq, V: Data, S: Merge<V>> Windows for Panes<K, V, S> {
             let step = &*self.step;
             let mut value = Some(value);
             let first = || KeyPanes::new(start, step.first(value.take().expect(TAKEN_ONCE)));
-            let panes = self.panes.upsert_hashed(hash, hash, key, first).value;
+            let panes = self.panes.upsert_at(spots[index % AHEAD], hash, hash, key, first).value;
             if let Some(value) = value {
                 match panes.at(start) {
                     Some(acc) => {

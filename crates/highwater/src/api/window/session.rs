@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use highwater_codec::hash_key;
 use highwater_runtime::{Data, Keyed, OperatorContext, Work};
-use highwater_state::{KeyedTable, Kind, StateTable, WARM};
+use highwater_state::{AHEAD, KeyedTable, Kind, Spot, StateTable};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use smallvec::SmallVec;
 
@@ -83,9 +83,9 @@ impl<K: Data + Eq, V: Data, S: Merge<V>> Sessions<K, V, S> {
     }
 
     /// Tells of a session that is due, or forgets it, or lists it for later.
-    fn look_at(&mut self, listed: Listed<K>, now: Now, told: &mut ToldRows<K, S::Out>) {
+    fn look_at(&mut self, listed: Listed<K>, spot: Spot, now: Now, told: &mut ToldRows<K, S::Out>) {
         let Listed { hash, key, within } = listed;
-        let Some(Spans(spans)) = self.sessions.get_hashed(hash, hash, &key) else { return };
+        let Some(Spans(spans)) = self.sessions.get_at(spot, hash, hash, &key) else { return };
         let has = |span: &Span<S::Acc>| (span.start..span.end).contains(&within);
         let Some(at) = spans.iter().position(has) else { return };
         let span = &spans[at];
@@ -97,14 +97,14 @@ impl<K: Data + Eq, V: Data, S: Merge<V>> Sessions<K, V, S> {
         }
         if forgotten_at <= now.watermark {
             if spans.len() == 1 {
-                self.sessions.remove_hashed(hash, hash, &key);
+                self.sessions.remove_at(spot, hash, hash, &key);
             } else {
-                self.sessions.upsert_hashed(hash, hash, key, Spans::none).value.0.remove(at);
+                self.sessions.upsert_at(spot, hash, hash, key, Spans::none).value.0.remove(at);
             }
             return;
         }
         if tells {
-            let spans = self.sessions.upsert_hashed(hash, hash, key.clone(), Spans::none).value;
+            let spans = self.sessions.upsert_at(spot, hash, hash, key.clone(), Spans::none).value;
             spans.0[at].told = true;
         }
         let next = if end <= now.watermark { forgotten_at } else { end };
@@ -125,10 +125,11 @@ impl<K: Data + Eq, V: Data, S: Merge<V>> Windows for Sessions<K, V, S> {
         _: &mut ToldRows<K, S::Out>,
     ) {
         let Keyed { hashes, rows } = keyed;
+        let mut spots = [Spot::default(); AHEAD];
         for (index, (key, value)) in rows.into_iter().enumerate() {
-            if index % WARM == 0 {
-                let soon = &hashes[index..hashes.len().min(index + WARM)];
-                self.sessions.warm(soon.iter().map(|hash| (*hash, *hash)));
+            if index % AHEAD == 0 {
+                let soon = hashes[index..].iter().take(AHEAD);
+                spots = self.sessions.look_ahead(soon.map(|hash| (*hash, *hash)));
             }
             let (hash, time) = (hashes[index], times[index]);
             let gap = self.gap.behind(&value);
@@ -139,14 +140,14 @@ impl<K: Data + Eq, V: Data, S: Merge<V>> Windows for Sessions<K, V, S> {
             let meets = |span: &Span<S::Acc>| span.start <= end && start <= span.end;
             // A record that nothing keeps alive; one that meets a session that is still kept belongs to it.
             if end.saturating_add(self.lateness) <= now.before {
-                let spans = self.sessions.get_hashed(hash, hash, &key);
+                let spans = self.sessions.get_at(spots[index % AHEAD], hash, hash, &key);
                 if !spans.is_some_and(|spans| spans.0.iter().any(meets)) {
                     late.push(key, value, time);
                     continue;
                 }
             }
             let step = &*self.step;
-            let entry = self.sessions.upsert_hashed(hash, hash, key, Spans::none);
+            let entry = self.sessions.upsert_at(spots[index % AHEAD], hash, hash, key, Spans::none);
             let Spans(spans) = entry.value;
             let Some(at) = spans.iter().position(meets) else {
                 let at = spans.partition_point(|span| span.start < start);
@@ -177,14 +178,15 @@ impl<K: Data + Eq, V: Data, S: Merge<V>> Windows for Sessions<K, V, S> {
     }
 
     fn tell(&mut self, now: Now, told: &mut ToldRows<K, S::Out>) -> Work {
-        let mut looked = 0;
+        let (mut looked, mut spots) = (0, [Spot::default(); AHEAD]);
         loop {
-            if looked % WARM == 0 {
-                let soon = self.due.soon(now.watermark).take(WARM);
-                self.sessions.warm(soon.map(|(_, listed)| (listed.hash, listed.hash)));
+            if looked % AHEAD == 0 {
+                let soon = self.due.soon(now.watermark).take(AHEAD);
+                spots =
+                    self.sessions.look_ahead(soon.map(|(_, listed)| (listed.hash, listed.hash)));
             }
             let Some((_, listed)) = self.due.pop(now.watermark) else { break };
-            self.look_at(listed, now, told);
+            self.look_at(listed, spots[looked % AHEAD], now, told);
             looked += 1;
             if told.is_full() || looked >= SLICE_ROWS {
                 return Work::More;

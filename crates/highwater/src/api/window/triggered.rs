@@ -73,7 +73,7 @@ impl<K: Data + Eq, V: Data, C: Contents<V>> Triggered<K, V, C> {
     fn start_of(&self, end: i64) -> i64 {
         match &self.layout {
             Laid::Global => i64::MIN,
-            Laid::Spans(spans) => spans.start_of(end - 1),
+            Laid::Spans(spans) => spans.span_of(end - 1).0,
             Laid::Grid(grid) => grid.start_of(end),
         }
     }
@@ -83,7 +83,7 @@ impl<K: Data + Eq, V: Data, C: Contents<V>> Triggered<K, V, C> {
         let mut ends = Vec::new();
         match &self.layout {
             Laid::Global => ends.push(NEVER),
-            Laid::Spans(spans) => ends.push(spans.end_of(spans.start_of(time))),
+            Laid::Spans(spans) => ends.push(spans.span_of(time).1),
             Laid::Grid(grid) => {
                 let pane = grid.pane_of(time);
                 let mut after = i64::MIN;
