@@ -78,7 +78,11 @@ fn job_process() {
     let (kind, numbers) = load.split_once(' ').unwrap();
     let numbers: Vec<usize> = numbers.split(' ').map(|number| number.parse().unwrap()).collect();
     let [workers, count, in_flight] = numbers[..] else { panic!("{load:?}") };
-    let test = Test::new(workers).settings(|settings| settings.in_flight_bytes = in_flight);
+    let test = Test::new(workers).settings(|settings| {
+        settings.in_flight_bytes = in_flight;
+        // In its turn a source reads many of these, and the slow function takes one.
+        settings.batch_rows = 256;
+    });
     // Without an exchange the function would run in the source's own turn, and nothing could pile up.
     let run = test.run(|job| match kind {
         "large" => {

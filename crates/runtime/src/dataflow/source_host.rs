@@ -49,6 +49,9 @@ use crate::{BoxError, Error};
 /// So many bytes are beside a row on its way: the hash of its key, and the key if it is small.
 const BESIDE_ROW: usize = 16;
 
+/// After so many bytes others have their turn, too: operators get rows while they still are in the processor's caches.
+const SLICE_BYTES: usize = 512 << 10;
+
 /// What a source's host is made of.
 pub(super) struct Parts<'scope, 's> {
     pub(super) node: NodeId,
@@ -107,6 +110,8 @@ struct Host {
     /// Offsets that have moved in this interval.
     unreported: BTreeMap<String, SplitOffset>,
     state: State,
+    /// Since this host's turn began.
+    sent_bytes: usize,
     /// No more splits will come.
     complete: bool,
     facts: Arc<HostFacts>,
@@ -197,6 +202,7 @@ pub(super) fn build<'scope>(
             to_come: VecDeque::new(),
             unreported: BTreeMap::new(),
             state,
+            sent_bytes: 0,
             complete,
             facts,
             worker,
@@ -325,7 +331,7 @@ impl Host {
         Ok(())
     }
 
-    /// Reads for about 2 ms.
+    /// Reads for about 2 ms, or so much that others should have their turn.
     fn read(&mut self) -> Result<(), BoxError> {
         let Some((epoch, _)) = &self.present else { return Ok(()) };
         let epoch = *epoch;
@@ -340,6 +346,7 @@ impl Host {
         }
         let env = self.worker.attempt.env.clone();
         let deadline = env.monotonic() + SLICE;
+        self.sent_bytes = 0;
         while !self.worker.must_wait() {
             if !self.may_read(epoch) {
                 return Ok(());
@@ -360,7 +367,7 @@ impl Host {
                     return Ok(());
                 }
             }
-            if env.monotonic() > deadline {
+            if env.monotonic() > deadline || self.sent_bytes >= SLICE_BYTES {
                 self.activator.activate();
                 return Ok(());
             }
@@ -442,7 +449,9 @@ impl Host {
         let bytes = if self.rest.is_empty() { bytes } else { out.bytes() };
         let rows = out.rows();
         self.worker.has_read(epoch.timestamp());
-        self.worker.emitted(epoch.timestamp(), bytes + rows as usize * BESIDE_ROW);
+        let bytes = bytes + rows as usize * BESIDE_ROW;
+        self.sent_bytes += bytes;
+        self.worker.emitted(epoch.timestamp(), bytes);
         self.facts.records_out.add(rows);
         output::send(&mut self.outputs, &mut out, |port| &capabilities[port]);
         Ok(())
