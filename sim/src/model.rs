@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use highwater_runtime::connector::Malformed;
-
-use crate::graph::{Graph, Output, Row, is_malformed, rows_of};
+use crate::graph::{Graph, Output, Row, rows_of};
 use crate::op::Op;
 use crate::{job, joins, windows};
 
@@ -34,15 +32,9 @@ pub fn evaluate(graph: &Graph, splits: &dyn Fn(usize) -> u32) -> Streams {
     for (at, node) in graph.nodes.iter().enumerate() {
         let input = || input(graph, &streams, at);
         let rows = match node.op {
-            Op::Write { .. } | Op::Foreach => continue,
-            Op::Read { malformed, .. } => {
-                let rows = (0..splits(at)).flat_map(|split| rows_of(graph, at, split));
-                let (rejected, read) =
-                    rows.partition(|row| malformed != Malformed::Fail && is_malformed(row));
-                if malformed == Malformed::Reject {
-                    streams.insert((at, 1), rejected);
-                }
-                read
+            Op::Write { .. } => continue,
+            Op::Read { .. } => {
+                (0..splits(at)).flat_map(|split| rows_of(graph, at, split)).collect()
             }
             Op::Split(by) | Op::SplitMap(by) => {
                 let (first, second) =
@@ -73,7 +65,7 @@ pub fn expected(graph: &Graph, splits: &dyn Fn(usize) -> u32) -> BTreeMap<usize,
     let streams = evaluate(graph, splits);
     let mut expected = BTreeMap::new();
     for (at, node) in graph.nodes.iter().enumerate() {
-        if node.op.takes_rows_once().is_none() {
+        if !matches!(node.op, Op::Write { .. }) {
             continue;
         }
         let mut rows = input(graph, &streams, at);
@@ -211,8 +203,7 @@ fn apply(op: Op, rows: Vec<Row>) -> Vec<Row> {
         | Op::SplitMap(_)
         | Op::IntervalJoin(_)
         | Op::WindowJoin(_)
-        | Op::Write { .. }
-        | Op::Foreach => {
+        | Op::Write { .. } => {
             unreachable!("evaluated by the caller")
         }
     }

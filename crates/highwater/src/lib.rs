@@ -35,6 +35,7 @@ pub mod control;
 mod desk;
 mod error;
 mod front;
+mod memory;
 mod metrics;
 mod options;
 mod progress;

@@ -14,7 +14,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::front::Front;
 use crate::supervise::{self, Begin, Supervisor};
 use crate::voice::Voice;
-use crate::{Job, Options, Restart, Result};
+use crate::{Job, Options, Restart, Result, memory};
 
 /// Runs the job `name` with the options of the command line, until its sources end or it is stopped.
 ///
@@ -129,6 +129,7 @@ impl Runner {
         job: impl FnOnce(&Job) -> R,
     ) -> Result<Outcome> {
         abort_on_panic();
+        memory::keep_freed();
         let (supervisor, place, begin) = match supervised {
             Some((supervisor, (begin, place))) => (Some(supervisor), place, Some(begin)),
             None => (None, options.place(&**env)?, None),

@@ -12,7 +12,6 @@
 mod choose;
 mod clock;
 mod habits;
-mod rules;
 mod strike;
 
 use std::cell::Cell;
@@ -31,7 +30,6 @@ use crate::random::{Random, mix};
 use crate::world::{Counts, Moment};
 use choose::Decision;
 use habits::Habits;
-use rules::Begun;
 
 /// A process's number; the network's, which outlives every process, is 0.
 pub(crate) type ProcessId = usize;
@@ -93,8 +91,6 @@ pub(crate) struct State {
     stopped: Vec<Control>,
     pub(crate) trace: Trace,
     pub(crate) counts: Counts,
-    /// What a process has done while it ran that must never be.
-    pub(crate) broken_rule: Option<String>,
     /// Where processes died.
     pub(crate) deaths: Vec<Moment>,
     /// Where the last fault could strike, once the job is done.
@@ -116,8 +112,8 @@ pub(crate) struct Process {
     pub(crate) store_failed: bool,
     /// By which it is asked to stop, once its workers run.
     pub(crate) control: Option<Control>,
-    /// How it was started, if its workers run, or have run.
-    pub(crate) begun: Option<Begun>,
+    /// Its workers run, or have run.
+    pub(crate) begun: bool,
     /// An entry was committed, and nothing of it is published yet.
     committed: bool,
     /// How often each phase is under way now.
@@ -133,7 +129,7 @@ impl Process {
             paused_until_us: 0,
             main,
             control: None,
-            begun: None,
+            begun: false,
             committed: false,
             store_failed: false,
             under_way: [0; Phase::ALL.len()],
@@ -150,8 +146,6 @@ pub(crate) enum Event {
     Paused(ProcessId),
     /// The step limit is reached, or nothing can ever happen again.
     Stuck,
-    /// A process has done what must never be.
-    BrokenRule,
 }
 
 /// A thread of the world.
@@ -255,7 +249,6 @@ impl Shared {
             stopped: Vec::new(),
             trace: Trace { hash: seed, lines: record.then(Vec::new) },
             counts: Counts::default(),
-            broken_rule: None,
             deaths: Vec::new(),
             done: None,
             store: crate::store::Condition::default(),
