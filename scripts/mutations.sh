@@ -6,13 +6,13 @@
 #   scripts/mutations.sh 03 07       # some of them
 #
 # What is tried is the commit that is checked out, with changes to files that git knows, and the patches as they are. All are applied, one
-# after the other, to one copy at a place that stays, because cargo tells crates apart by their place: only what a patch touches is
-# built again.
+# after the other, to one copy at a place that stays: only what a patch touches is built again. What is built there has a profile of its own,
+# so that cargo doesn't take it for what is built here.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
-# Nobody looks at backtraces here, and this links faster.
+# Nobody looks at backtraces here, and this links faster; a build of one's own must not say the same.
 export CARGO_PROFILE_DEV_DEBUG=0
 place="$CARGO_TARGET_DIR/mutations"
 tree="$place/tree"

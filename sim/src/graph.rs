@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 
+use highwater_runtime::connector::Malformed;
 use highwater_world::Random;
 use serde::{Deserialize, Serialize};
 
@@ -60,7 +61,7 @@ pub struct Graph {
 impl Graph {
     /// The smallest job with state: a source of three or four rows, a count, a sink of transactions.
     pub fn smallest(seed: u64) -> Self {
-        let read = Op::Read { splits: 1, rows: 4, late: 0 };
+        let read = Op::Read { splits: 1, rows: 4, late: 0, malformed: Malformed::Fail };
         let node = |op, inputs: &[Output]| Node {
             op,
             inputs: inputs.to_vec(),
@@ -87,25 +88,47 @@ impl Graph {
         let (keys, rows) =
             if random.chance(150) { (100..=800, 150..=400) } else { (1..=12, 1..=40) };
         let mut graph = Graph { seed, keys: random.within(keys) as u32, nodes: Vec::new() };
+        let mut malformed = Random::new(seed, "malformed");
         for _ in 0..random.within(1..=2) {
             let late = if random.chance(200) { 1 } else { 0 };
             let splits = random.within(1 + late..=4) as u32;
             let rows = random.within(rows.clone()) as u32;
-            let op = Op::Read { splits, rows, late: late as u32 };
+            let malformed = *malformed.pick(&[
+                Malformed::Fail,
+                Malformed::Fail,
+                Malformed::Skip,
+                Malformed::Reject,
+            ]);
+            let op = Op::Read { splits, rows, late: late as u32, malformed };
             graph.nodes.push(Node { op, inputs: Vec::new(), exact: true, ordered: true });
         }
-        let mut unread: Vec<Output> = (0..graph.nodes.len()).map(|node| (node, 0)).collect();
+        let mut unread = graph.outputs();
         for _ in 0..random.within(1..=operators) {
             graph.grow(&mut random, &mut unread);
         }
         for output in &mut unread {
             graph.follow(&mut random, output);
         }
+        let mut as_they_come = Random::new(seed, "as they come");
         for output in unread {
             let exactly_once = random.chance(800);
-            graph.add(Op::Write { exactly_once }, vec![output]);
+            // Of rows that come as they come, and more than once, none is the last of its key.
+            let may_come = !exactly_once && graph.nodes[output.0].exact;
+            let op = match may_come && as_they_come.chance(500) {
+                true => Op::Foreach,
+                false => Op::Write { exactly_once },
+            };
+            graph.add(op, vec![output]);
         }
         graph
+    }
+
+    /// The outputs of all nodes.
+    fn outputs(&self) -> Vec<Output> {
+        let nodes = self.nodes.iter().enumerate();
+        nodes
+            .flat_map(|(at, node)| (0..node.op.outputs()).map(move |output| (at, output)))
+            .collect()
     }
 
     fn add(&mut self, op: Op, inputs: Vec<Output>) -> usize {
@@ -133,10 +156,8 @@ impl Graph {
     /// Appends an operator behind some stream.
     fn grow(&mut self, random: &mut Random, unread: &mut Vec<Output>) {
         // Mostly behind a stream that nobody reads yet, so that graphs are long rather than wide.
-        let exact: Vec<Output> = (0..self.nodes.len())
-            .flat_map(|node| (0..self.nodes[node].op.outputs()).map(move |output| (node, output)))
-            .filter(|(node, _)| self.nodes[*node].exact)
-            .collect();
+        let mut exact = self.outputs();
+        exact.retain(|(node, _)| self.nodes[*node].exact);
         let fresh: Vec<Output> =
             unread.iter().copied().filter(|(node, _)| self.nodes[*node].exact).collect();
         let from = match fresh.is_empty() || random.chance(200) {
@@ -210,6 +231,10 @@ impl Graph {
                 op = Op::Connect;
             }
         }
+        if op.has_no_place_for_late_rows() && inputs.iter().any(|(from, _)| self.reads_late(*from))
+        {
+            op = if inputs.len() == 2 { Op::Connect } else { Op::Windows(number) };
+        }
         let node = self.add(op, inputs);
         unread.extend((0..op.outputs()).map(|output| (node, output)));
     }
@@ -227,6 +252,13 @@ impl Graph {
         }
     }
 
+    /// Whether rows come to a node from splits that show up late. If that is after an attempt has come to the end of time, these rows are late.
+    fn reads_late(&self, node: usize) -> bool {
+        let Node { op, inputs, .. } = &self.nodes[node];
+        matches!(op, Op::Read { late: 1.., .. })
+            || inputs.iter().any(|(from, _)| self.reads_late(*from))
+    }
+
     /// The sources from which the rows of a node come as they were read; none if anything has regrouped them.
     pub fn read_from(&self, node: usize) -> Option<BTreeSet<usize>> {
         match self.nodes[node].op {
@@ -241,6 +273,11 @@ impl Graph {
             _ => None,
         }
     }
+}
+
+/// Whether a row can't be read, where there are such.
+pub fn is_malformed(row: &Row) -> bool {
+    row.value.rem_euclid(7) == 3
 }
 
 /// The rows of one split of the source at `node`.
@@ -279,8 +316,8 @@ mod tests {
                 let text = format!("{:?}", node.op);
                 seen.insert(text.split(['(', ' ']).next().unwrap_or_default().to_owned());
             }
-            assert!(graph.nodes.iter().any(|node| matches!(node.op, Op::Write { .. })));
+            assert!(graph.nodes.iter().any(|node| node.op.takes_rows_once().is_some()));
         }
-        assert_eq!(seen.len(), 53, "{seen:?}");
+        assert_eq!(seen.len(), 54, "{seen:?}");
     }
 }

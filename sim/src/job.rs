@@ -7,7 +7,7 @@ use highwater::{
     Aggregate, BoxError, Context, Job, List, Map, Process, Side, StateHandle, States, Stream,
     Timestamp, Value,
 };
-use highwater_runtime::connector::Delivery;
+use highwater_runtime::connector::{Delivery, Malformed, Reject};
 use highwater_world::World;
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +27,7 @@ pub const BEGIN: [(u32, i64); 3] = [(0, 1_000), (1, 2_000), (70_000, 3_000)];
 /// A table for each sink.
 pub fn tables(graph: &Graph) -> Tables {
     let sinks = graph.nodes.iter().enumerate();
-    let sinks = sinks.filter(|(_, node)| matches!(node.op, Op::Write { .. }));
+    let sinks = sinks.filter(|(_, node)| node.op.takes_rows_once().is_some());
     sinks.map(|(at, _)| (at, Table::default())).collect()
 }
 
@@ -45,9 +45,18 @@ pub fn build(
     let mut aligned: BTreeSet<usize> = BTreeSet::new();
     for (at, node) in graph.nodes.iter().enumerate() {
         let uid = format!("n{at}");
-        if let Op::Read { .. } = node.op {
+        if let Op::Read { malformed, .. } = node.op {
             let source = SimSource::new(graph, at, found.clone());
-            streams.insert((at, 0), job.read(&uid, source));
+            let rows = match malformed {
+                Malformed::Fail => job.read(&uid, source),
+                Malformed::Skip => job.read_or_skip(&uid, source),
+                Malformed::Reject => {
+                    let (rows, rejects) = job.read_with_rejects(&uid, source);
+                    streams.insert((at, 1), rejects.map(move |reject| rejected(&reject, at)));
+                    rows
+                }
+            };
+            streams.insert((at, 0), rows);
             continue;
         }
         let input = streams[&node.inputs[0]].clone();
@@ -55,6 +64,10 @@ pub fn build(
             Op::Write { exactly_once } => {
                 let promise = if exactly_once { may_promise } else { Delivery::AtLeastOnce };
                 input.write(&uid, tables[&at].sink(&uid, world, exactly_once, promise));
+                continue;
+            }
+            Op::Foreach => {
+                input.write(&uid, tables[&at].as_they_come(&uid, world));
                 continue;
             }
             Op::Split(by) => {
@@ -121,6 +134,18 @@ fn align(graph: &Graph, node: usize, aligned: &mut BTreeSet<usize>) -> bool {
         aligned.append(&mut sources);
     }
     may
+}
+
+/// The row that the source at `node` couldn't read.
+fn rejected(reject: &Reject, node: usize) -> Row {
+    let numbers: Vec<i64> =
+        reject.text.split(' ').map(|number| number.parse().expect("it is a number")).collect();
+    let [key, value, split, seq] = numbers[..] else { panic!("{reject} is four numbers") };
+    let row = Row { key: key as u32, value, split: split as u32, seq: seq as u32 };
+    assert_eq!(reject.source, format!("n{node}"), "it is told whose it is");
+    assert_eq!(reject.split, format!("split-{}", row.split - 100 * node as u32), "and where");
+    assert_eq!(reject.record, u64::from(row.seq) + 1, "and which record");
+    row
 }
 
 fn told(key: u32, value: i64) -> Row {

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::graph::{Graph, Output, Row, rows_of};
+use highwater_runtime::connector::Malformed;
+
+use crate::graph::{Graph, Output, Row, is_malformed, rows_of};
 use crate::op::Op;
 use crate::{job, joins, windows};
 
@@ -32,9 +34,15 @@ pub fn evaluate(graph: &Graph, splits: &dyn Fn(usize) -> u32) -> Streams {
     for (at, node) in graph.nodes.iter().enumerate() {
         let input = || input(graph, &streams, at);
         let rows = match node.op {
-            Op::Write { .. } => continue,
-            Op::Read { .. } => {
-                (0..splits(at)).flat_map(|split| rows_of(graph, at, split)).collect()
+            Op::Write { .. } | Op::Foreach => continue,
+            Op::Read { malformed, .. } => {
+                let rows = (0..splits(at)).flat_map(|split| rows_of(graph, at, split));
+                let (rejected, read) =
+                    rows.partition(|row| malformed != Malformed::Fail && is_malformed(row));
+                if malformed == Malformed::Reject {
+                    streams.insert((at, 1), rejected);
+                }
+                read
             }
             Op::Split(by) | Op::SplitMap(by) => {
                 let (first, second) =
@@ -65,7 +73,7 @@ pub fn expected(graph: &Graph, splits: &dyn Fn(usize) -> u32) -> BTreeMap<usize,
     let streams = evaluate(graph, splits);
     let mut expected = BTreeMap::new();
     for (at, node) in graph.nodes.iter().enumerate() {
-        if !matches!(node.op, Op::Write { .. }) {
+        if node.op.takes_rows_once().is_none() {
             continue;
         }
         let mut rows = input(graph, &streams, at);
@@ -203,7 +211,8 @@ fn apply(op: Op, rows: Vec<Row>) -> Vec<Row> {
         | Op::SplitMap(_)
         | Op::IntervalJoin(_)
         | Op::WindowJoin(_)
-        | Op::Write { .. } => {
+        | Op::Write { .. }
+        | Op::Foreach => {
             unreachable!("evaluated by the caller")
         }
     }

@@ -1,5 +1,7 @@
 //! The operators that random jobs are made of, and what is known of each.
 
+use highwater_runtime::connector::Malformed;
+
 /// What one node does with the rows of its inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
@@ -11,6 +13,8 @@ pub enum Op {
         rows: u32,
         /// The last of them are found only after some attempts.
         late: u32,
+        /// What becomes of rows that can't be read; if the job would fail, there are none.
+        malformed: Malformed,
     },
     /// Adds to each value.
     Map(i64),
@@ -119,6 +123,8 @@ pub enum Op {
         /// Or at least once.
         exactly_once: bool,
     },
+    /// `foreach`: a table that takes rows as they come, at least once.
+    Foreach,
 }
 
 impl Op {
@@ -126,7 +132,8 @@ impl Op {
     pub fn outputs(self) -> usize {
         match self {
             Op::Split(_) | Op::SplitMap(_) => 2,
-            Op::Write { .. } => 0,
+            Op::Read { malformed: Malformed::Reject, .. } => 2,
+            op if op.takes_rows_once().is_some() => 0,
             _ => 1,
         }
     }
@@ -139,6 +146,15 @@ impl Op {
             Op::Union | Op::Connect | Op::Cogroup | Op::TransformWith(_) => 2,
             op if op.looks_at_pairs() => 2,
             _ => 1,
+        }
+    }
+
+    /// Whether it is a sink, and whether that takes every row exactly once.
+    pub fn takes_rows_once(self) -> Option<bool> {
+        match self {
+            Op::Write { exactly_once } => Some(exactly_once),
+            Op::Foreach => Some(false),
+            _ => None,
         }
     }
 
@@ -200,6 +216,19 @@ impl Op {
                 | Op::Timers(_)
                 | Op::Lifetimes(_)
                 | Op::Visits(_)
+        )
+    }
+
+    /// Whether late rows are missing in what it tells, so that there must be none.
+    pub fn has_no_place_for_late_rows(self) -> bool {
+        matches!(
+            self,
+            Op::Overlapping(_)
+                | Op::OtherKinds(_)
+                | Op::AllowedLateness(_)
+                | Op::WindowJoin(_)
+                | Op::IntervalJoin(2 | 4 | 5)
+                | Op::DistinctWithin(_)
         )
     }
 

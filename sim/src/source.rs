@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use highwater::connectors::IntoSource;
 use highwater_runtime::connector::{
-    self as runtime, Finder, FinderContext, Polled, Reader, ReaderContext, Source, SplitOffset,
-    Waker,
+    self as runtime, Finder, FinderContext, Malformed, Polled, Reader, ReaderContext, Reject,
+    Source, SplitOffset, Waker,
 };
 use highwater_runtime::{Batch, BoxError, Epoch};
 use highwater_world::Random;
 
-use crate::graph::{Graph, Row, rows_of};
+use crate::graph::{Graph, Row, is_malformed, rows_of};
 use crate::op::Op;
 
 /// Splits that show up late do so once more than so many attempts have been started.
@@ -62,6 +62,8 @@ pub fn splits(graph: &Graph, all: bool) -> impl Fn(usize) -> u32 + '_ {
 pub struct SimSource {
     splits: Vec<Arc<Vec<Row>>>,
     late: usize,
+    /// Some rows can't be read.
+    malformed: bool,
     found: Arc<Found>,
 }
 
@@ -69,10 +71,11 @@ impl SimSource {
     /// The source at `node`.
     pub fn new(graph: &Graph, node: usize, found: Arc<Found>) -> Self {
         let rows = |split| Arc::new(rows_of(graph, node, split));
-        let Op::Read { splits, late, .. } = graph.nodes[node].op else {
+        let Op::Read { splits, late, malformed, .. } = graph.nodes[node].op else {
             unreachable!("only sources read")
         };
-        SimSource { splits: (0..splits).map(rows).collect(), late: late as usize, found }
+        let (late, malformed) = (late as usize, malformed != Malformed::Fail);
+        SimSource { splits: (0..splits).map(rows).collect(), late, malformed, found }
     }
 }
 
@@ -125,8 +128,17 @@ impl Source for SimSource {
         let mut random = Random::new(context.env.random(), "reader");
         let (all, splits, polled) = (self.splits.clone(), Vec::new(), String::new());
         let leaves_alone = random.chance(500);
-        let held = BTreeSet::new();
-        Ok(Box::new(SimReader { all, splits, held, leaves_alone, random, context, polled }))
+        let (held, malformed) = (BTreeSet::new(), self.malformed);
+        Ok(Box::new(SimReader {
+            all,
+            splits,
+            malformed,
+            held,
+            leaves_alone,
+            random,
+            context,
+            polled,
+        }))
     }
 }
 
@@ -186,6 +198,8 @@ struct SimReader {
     /// The rows of all splits, also of those that show up late.
     all: Vec<Arc<Vec<Row>>>,
     splits: Vec<Split>,
+    /// Some rows can't be read.
+    malformed: bool,
     /// Those that aren't to be read for now.
     held: BTreeSet<String>,
     /// It does as it is told with these.
@@ -257,13 +271,23 @@ impl Reader for SimReader {
         let most = if from < split.rows.len() / 3 { (split.rows.len() / 8).max(8) } else { 8 };
         let count = self.random.within(1..=most as u64) as usize;
         let count = count.min(split.there - from);
-        let rows: Vec<Row> = split.rows.iter().skip(from).take(count).cloned().collect();
-        split.offset.position += rows.len() as u64;
-        split.offset.records += rows.len() as u64;
+        let mut rows: Vec<Row> = Vec::new();
+        for row in &split.rows[from..from + count] {
+            if self.malformed && is_malformed(row) {
+                let Row { key, value, split: number, seq } = row;
+                let (text, position) = (format!("{key} {value} {number} {seq}"), u64::from(*seq));
+                let reject = Reject::new(&split.id, position + 1, position);
+                self.context.malformed.reject(Reject { text, ..reject })?;
+            } else {
+                rows.push(row.clone());
+            }
+        }
+        split.offset.position += count as u64;
+        split.offset.records += count as u64;
         split.offset.ended = split.offset.position as usize >= split.rows.len();
         split.moved = true;
         let bytes = rows.len() * size_of::<Row>();
-        Ok(Polled::Rows(Batch::new(rows), bytes))
+        Ok(Polled::rows(Batch::new(rows), self.context.malformed.take(), bytes))
     }
 
     fn split(&self) -> &str {

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use highwater::connectors::{IntoSink, foreach_batch};
+use highwater::connectors::{IntoSink, foreach, foreach_batch};
 use highwater::env::{BoxFuture, Env};
 use highwater_log::StagedItem;
 use highwater_runtime::BoxError;
@@ -15,6 +15,9 @@ use highwater_runtime::connector::{
 use highwater_world::{Random, What, World};
 
 use crate::graph::Row;
+
+/// Where the number of a checkpoint would be, if rows are delivered before there is one. No checkpoint has it.
+const NO_CHECKPOINT: u64 = 0;
 
 /// A table; clones are the same one.
 #[derive(Clone, Debug, Default)]
@@ -76,6 +79,16 @@ impl Table {
         }
     }
 
+    /// A sink that writes rows to this table as they come.
+    pub fn as_they_come(&self, uid: &str, world: &World) -> impl IntoSink<Row> + use<> {
+        let (table, world, uid) = (self.clone(), world.clone(), uid.to_owned());
+        foreach(move |rows: &[Row]| {
+            let fault = deliver(&world, &uid, NO_CHECKPOINT, rows)?;
+            table.lock().batches.push((NO_CHECKPOINT, rows.to_vec()));
+            answer(fault)
+        })
+    }
+
     /// Rows and the number of their checkpoint, in one transaction; nothing if the number is there already.
     fn transaction(
         &self,
@@ -85,14 +98,7 @@ impl Table {
         checkpoint: u64,
         rows: Vec<Row>,
     ) -> Result<(), BoxError> {
-        let fault = world.deliver(uid, checkpoint, rows.len(), {
-            let mut hash = DefaultHasher::new();
-            rows.hash(&mut hash);
-            hash.finish()
-        });
-        if fault == Some(What::SinkFails) {
-            return Err("the table is away, as simulated".into());
-        }
+        let fault = deliver(world, uid, checkpoint, &rows)?;
         let mut content = self.lock();
         if !world.is_committed(checkpoint) {
             let what = format!("3: rows of checkpoint {checkpoint} come before it is committed");
@@ -115,10 +121,30 @@ impl Table {
             }
             _ => content.batches.push((checkpoint, rows)),
         }
-        match fault {
-            Some(_) => Err("no answer from the table, as simulated".into()),
-            None => Ok(()),
-        }
+        answer(fault)
+    }
+}
+
+/// Rows come to a table: answers what goes wrong behind that, if they arrive.
+fn deliver(
+    world: &World,
+    uid: &str,
+    checkpoint: u64,
+    rows: &[Row],
+) -> Result<Option<What>, BoxError> {
+    let mut hash = DefaultHasher::new();
+    rows.hash(&mut hash);
+    match world.deliver(uid, checkpoint, rows.len(), hash.finish()) {
+        Some(What::SinkFails) => Err("the table is away, as simulated".into()),
+        fault => Ok(fault),
+    }
+}
+
+/// What the table says, when it has the rows.
+fn answer(fault: Option<What>) -> Result<(), BoxError> {
+    match fault {
+        Some(_) => Err("no answer from the table, as simulated".into()),
+        None => Ok(()),
     }
 }
 

@@ -21,7 +21,7 @@ pub fn time_of(row: &Row) -> i64 {
     i64::from(row.seq) * 10 + row.value
 }
 
-/// A stream of rows whose splits may be aligned, or may not.
+/// A stream of rows whose splits may be aligned, with each other or with those of other streams, or may not.
 #[derive(Clone, Copy)]
 pub struct Input<'s> {
     /// The rows.
@@ -47,7 +47,11 @@ pub fn timed_within(uid: &str, input: Input<'_>, number: i64, disorder: Duration
         _ => Watermark::bounded(disorder),
     };
     if input.may_align {
-        watermark = watermark.align_within(millis(20 * number as u64));
+        let ahead = millis(20 * number as u64);
+        watermark = match number % 2 {
+            0 => watermark.align_group("even", ahead),
+            _ => watermark.align_within(ahead),
+        };
     }
     if number % 3 == 0 && disorder < NEVER_LATE {
         watermark = watermark.idle_after(millis(5));

@@ -141,6 +141,7 @@ impl Trial {
                 check::output(&graph, &tables, splits)?;
                 if whole { state::check(&graph, &run, &name, splits) } else { Ok(()) }
             })
+            .and_then(|()| check::visible(&graph, &tables, &splits(&graph, true)))
             .and_then(|()| if whole { check::store(&run, &name) } else { Ok(()) })
             .and_then(|()| match seed.is_multiple_of(REPLAYED) && whole {
                 true => self.replay(&run, &name, &tables),
@@ -203,7 +204,7 @@ pub fn drawn(seed: u64, attempt: usize) -> Settings {
         batch_rows: 4096,
         key_groups: [1, 4, 16, 256][(of_job % 4) as usize],
         retained: 1 + (of_job >> 8) as usize % 3,
-        unpublished: if random.chance(200) { 1 } else { 30 },
+        unpublished: if random.chance(400) { 1 } else { 30 },
         uncommitted: Duration::from_millis(if random.chance(200) { 100 } else { 60_000 }),
         fresh: false,
         begun: attempt > 0,

@@ -302,6 +302,16 @@ impl fmt::Debug for Attempt {
 pub struct Control(pub(crate) Arc<Attempt>);
 
 impl Control {
+    /// The number of the attempt's entry in the log; 0 if checkpoints are off.
+    pub fn attempt(&self) -> u64 {
+        self.0.number
+    }
+
+    /// How the attempt runs on this process.
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
     /// Takes a last checkpoint, without reading what is left, and ends the attempt.
     pub fn stop(&self) {
         if self.0.pass_on(Signal::Stop) {

@@ -90,6 +90,7 @@ pub fn run(scenario: Scenario<'_>) -> Run {
     let world = World::new(seed, faults, media, step_limit, record);
     let mut controller = Controller {
         random: Random::new(seed, "controller"),
+        stragglers: Random::new(seed, "stragglers"),
         world: world.clone(),
         name,
         plan,
@@ -107,7 +108,7 @@ pub fn run(scenario: Scenario<'_>) -> Run {
     while !controller.alive.is_empty() {
         match controller.world.next_event() {
             Event::Ended(process) => drop(controller.alive.remove(&process)),
-            Event::Paused(_) | Event::Stuck => {}
+            Event::Paused(_) | Event::Stuck | Event::BrokenRule => {}
         }
     }
     world.close();
@@ -116,8 +117,8 @@ pub fn run(scenario: Scenario<'_>) -> Run {
         Ok(outcome) => (outcome, None),
         Err(violation) => (None, Some(violation)),
     };
-    if let Some(panic) = counts.panics.first() {
-        violation = Some(Violation(panic.clone()));
+    if let Some(broken) = world.broken_rule().or_else(|| counts.panics.first().cloned()) {
+        violation = Some(Violation(broken));
     }
     let store = world.store();
     let Controller { attempts, .. } = controller;
@@ -126,6 +127,8 @@ pub fn run(scenario: Scenario<'_>) -> Run {
 
 struct Controller<'j> {
     random: Random,
+    /// Decides which processes are started the old way once more.
+    stragglers: Random,
     world: World,
     name: String,
     plan: &'j dyn Fn(&World) -> Plan,
@@ -176,13 +179,14 @@ impl Controller<'_> {
                     let why = "the job makes no progress: the limit of steps is reached";
                     return Err(Violation(why.to_owned()));
                 }
+                Event::BrokenRule => return Err(self.broken_rule()),
                 Event::Paused(process) => {
                     if let Some(alive) = self.alive.get_mut(&process) {
                         alive.paused = true;
                         let team = alive.team;
                         self.teams[team].troubled = true;
                         if self.is_absent(team) && team + 1 == self.teams.len() {
-                            self.start_team()?;
+                            self.next_team()?;
                         }
                     }
                 }
@@ -201,6 +205,10 @@ impl Controller<'_> {
                 }
             }
         }
+    }
+
+    fn broken_rule(&self) -> Violation {
+        Violation(self.world.broken_rule().unwrap_or_default())
     }
 
     /// Nobody of a team is there but for those that stand still.
@@ -250,7 +258,7 @@ impl Controller<'_> {
         };
         self.world.wait(Duration::from_micros(pause));
         if self.is_absent(newest) {
-            return self.start_team();
+            return self.next_team();
         }
         if !self.teams[newest].over {
             let free = self.free_places(newest);
@@ -259,7 +267,19 @@ impl Controller<'_> {
         // Those that run come to their end by themselves; those that wait for others needn't.
         self.world.wait(FAREWELL);
         self.end_those_that_wait();
-        if self.is_absent(newest) { self.start_team() } else { Ok(()) }
+        if self.is_absent(newest) { self.next_team() } else { Ok(()) }
+    }
+
+    /// Nobody is left of a team, and the next one is started. Who starts processes at another host may not have heard of it yet, and starts one the old
+    /// way once more.
+    fn next_team(&mut self) -> Result<(), Violation> {
+        let team = self.teams.len() - 1;
+        if self.stragglers.chance(300)
+            && let Some(place) = self.free_places(team).into_iter().rfind(|place| *place > 0)
+        {
+            self.start(team, place)?;
+        }
+        self.start_team()
     }
 
     /// Starts as many processes as the next settings say.
@@ -301,8 +321,13 @@ impl Controller<'_> {
                 return highwater_runtime::run(&job, plan, settings, env, store, started);
             }
             let hosts = (0..processes).map(|place| format!("host-{place}")).collect();
-            let place = Place::open(&*env, place, hosts)?;
-            highwater_runtime::run_process(&job, plan, settings, env, store, place, started)
+            let open = Place::open(&*env, place, hosts)?;
+            let ended =
+                highwater_runtime::run_process(&job, plan, settings, env, store, open, started);
+            if place == 0 && ended.is_ok() {
+                world.note_end();
+            }
+            ended
         });
         let body = body.map_err(Violation)?;
         let mut overlapped = false;
@@ -338,6 +363,7 @@ impl Controller<'_> {
                     }
                 }
                 Event::Paused(_) => {}
+                Event::BrokenRule => return Err(self.broken_rule()),
                 Event::Stuck => {
                     return Err(Violation("a zombie doesn't see that it is one".to_owned()));
                 }
@@ -361,6 +387,7 @@ impl Controller<'_> {
                     }
                 }
                 Event::Paused(_) => {}
+                Event::BrokenRule => return Err(self.broken_rule()),
                 Event::Stuck => {
                     return Err(Violation("a finished job doesn't start".to_owned()));
                 }

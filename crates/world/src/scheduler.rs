@@ -12,6 +12,7 @@
 mod choose;
 mod clock;
 mod habits;
+mod rules;
 mod strike;
 
 use std::cell::Cell;
@@ -30,6 +31,7 @@ use crate::random::{Random, mix};
 use crate::world::{Counts, Moment};
 use choose::Decision;
 use habits::Habits;
+use rules::Begun;
 
 /// A process's number; the network's, which outlives every process, is 0.
 pub(crate) type ProcessId = usize;
@@ -91,6 +93,8 @@ pub(crate) struct State {
     stopped: Vec<Control>,
     pub(crate) trace: Trace,
     pub(crate) counts: Counts,
+    /// What a process has done while it ran that must never be.
+    pub(crate) broken_rule: Option<String>,
     /// Where processes died.
     pub(crate) deaths: Vec<Moment>,
     /// Where the last fault could strike, once the job is done.
@@ -112,8 +116,8 @@ pub(crate) struct Process {
     pub(crate) store_failed: bool,
     /// By which it is asked to stop, once its workers run.
     pub(crate) control: Option<Control>,
-    /// Its workers run, or have run.
-    pub(crate) begun: bool,
+    /// How it was started, if its workers run, or have run.
+    pub(crate) begun: Option<Begun>,
     /// An entry was committed, and nothing of it is published yet.
     committed: bool,
     /// How often each phase is under way now.
@@ -129,7 +133,7 @@ impl Process {
             paused_until_us: 0,
             main,
             control: None,
-            begun: false,
+            begun: None,
             committed: false,
             store_failed: false,
             under_way: [0; Phase::ALL.len()],
@@ -146,6 +150,8 @@ pub(crate) enum Event {
     Paused(ProcessId),
     /// The step limit is reached, or nothing can ever happen again.
     Stuck,
+    /// A process has done what must never be.
+    BrokenRule,
 }
 
 /// A thread of the world.
@@ -249,6 +255,7 @@ impl Shared {
             stopped: Vec::new(),
             trace: Trace { hash: seed, lines: record.then(Vec::new) },
             counts: Counts::default(),
+            broken_rule: None,
             deaths: Vec::new(),
             done: None,
             store: crate::store::Condition::default(),

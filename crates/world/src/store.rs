@@ -164,7 +164,7 @@ impl NetworkStore {
             Media::Disk(_) => self.process,
         };
         let (shared, inner) = (self.shared.clone(), self.inner.clone());
-        let (media, name) = (self.media.clone(), path.clone());
+        let (media, name, process) = (self.media.clone(), path.clone(), self.process);
         let call = async move {
             sleep(&shared, Duration::from_micros(fate.latency_us.0)).await;
             let failed =
@@ -185,7 +185,11 @@ impl NetworkStore {
                     let flip = {
                         let mut state = shared.lock();
                         state.strike_within(fate.fault);
-                        state.store.committed.extend(committed);
+                        if let Some(number) = committed
+                            && state.store.committed.insert(number)
+                        {
+                            state.commits(process, number);
+                        }
                         state.arrived(doing, &name, answer.is_ok());
                         state.next_flip()
                     };

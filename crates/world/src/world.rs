@@ -284,8 +284,19 @@ impl World {
     pub(crate) fn steer(&self, control: Control) {
         let mut state = self.shared.lock();
         let process = state.threads[me()].process;
-        state.processes[process].control = Some(control);
-        state.processes[process].begun = true;
+        state.begins(process, control);
+    }
+
+    /// The process that runs on this thread is the first of its attempt, which has come to its end.
+    pub(crate) fn note_end(&self) {
+        let mut state = self.shared.lock();
+        let process = state.threads[me()].process;
+        state.all_is_over(process);
+    }
+
+    /// What a process has done while it ran that must never be.
+    pub(crate) fn broken_rule(&self) -> Option<String> {
+        self.shared.lock().broken_rule.clone()
     }
 
     /// Notes what everybody does who runs the job: why nothing comes of it.
@@ -363,7 +374,7 @@ impl World {
 
     /// Whether the workers of a process run, or have run.
     pub(crate) fn has_begun(&self, process: ProcessId) -> bool {
-        self.shared.lock().processes[process].begun
+        self.shared.lock().processes[process].begun.is_some()
     }
 }
 
