@@ -1,9 +1,9 @@
 //! (f) Operators that go by event time, each beside a bare loop that does the same on one thread: no engine, no exchange, no checkpoints.
 //!
-//! Both get their rows in batches, as readers make them. Rows come in the order of time, a second of which has three for each key on average; every window of 60 s has 60 panes of 1 s. What counts is
+//! Both get their rows in batches, as readers make them. Rows come in the order of time; every window of 60 s has 60 panes of 1 s. What counts is
 //! the processor time of all threads, since others may use the machine, and the ratio of what was measured one behind the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use clap::{Parser, ValueEnum};
 use cpu_time::ProcessTime;
 use hashbrown::HashMap;
 use highwater::connectors::{Discard, Generator};
-use highwater::time::{Timestamp, Watermark, secs};
+use highwater::time::{Timestamp, Watermark, after, before, secs};
 use highwater::{
     BoxError, Context, Job, Options, Process, Runner, Session, Sliding, States, Timers, Tumbling,
     Value,
@@ -25,6 +25,9 @@ pub struct Arguments {
     /// Seconds of event time.
     #[arg(long, default_value_t = 100)]
     seconds: u64,
+    /// Rows of each key in a second of event time, on average.
+    #[arg(long, default_value_t = 3)]
+    per_key: u64,
     /// Rounds; the median of each counts.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
@@ -43,18 +46,38 @@ enum Operator {
     Session,
     /// Count, told a second after a key's first row since the last time.
     Timers,
+    /// Pairs of rows of two streams that happened within half a second of each other.
+    Join,
 }
 
-const PER_KEY_AND_SECOND: u64 = 3;
 const PANES: usize = 60;
 const GAP_MS: i64 = 500;
+const APART_MS: i64 = 500;
 
 /// A key and a time in ms.
 type Row = (u64, i64);
 
+/// What rows there are.
+#[derive(Clone, Copy)]
+struct Load {
+    keys: u64,
+    /// Rows of all keys in a second of event time.
+    per_second: u64,
+    rows: u64,
+}
+
+impl Load {
+    fn row(self, index: u64) -> Row {
+        let mixed = (index ^ (index >> 15)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mixed = (mixed ^ (mixed >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+        ((mixed >> 20) % self.keys, (index * 1000 / self.per_second) as i64)
+    }
+}
+
 pub fn run(arguments: &Arguments) -> highwater::Result<()> {
-    let Arguments { keys, seconds, rounds, only } = *arguments;
-    let rows = keys * PER_KEY_AND_SECOND * seconds;
+    let Arguments { keys, seconds, per_key, rounds, only } = *arguments;
+    let rows = keys * per_key * seconds;
+    let load = Load { keys, per_second: keys * per_key, rows };
     for operator in Operator::value_variants().iter().copied() {
         if only.is_some_and(|only| only != operator) {
             continue;
@@ -63,10 +86,10 @@ pub fn run(arguments: &Arguments) -> highwater::Result<()> {
         let mut told = (0, 0);
         for _ in 0..rounds {
             let began = ProcessTime::now();
-            told.0 = job(operator, keys, rows)?;
+            told.0 = job(operator, load)?;
             highwater.push(rows as f64 / began.elapsed().as_secs_f64() / 1e6);
             let began = ProcessTime::now();
-            told.1 = bare_loop(operator, keys, rows);
+            told.1 = bare_loop(operator, load);
             bare.push(rows as f64 / began.elapsed().as_secs_f64() / 1e6);
             ratio.push(highwater[highwater.len() - 1] / bare[bare.len() - 1]);
         }
@@ -85,14 +108,8 @@ fn spread(mut all: Vec<f64>) -> String {
     format!("{median:.2} ({least:.2} to {most:.2})")
 }
 
-fn row(index: u64, keys: u64) -> Row {
-    let mixed = (index ^ (index >> 15)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let mixed = (mixed ^ (mixed >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
-    ((mixed >> 20) % keys, (index * 1000 / (keys * PER_KEY_AND_SECOND)) as i64)
-}
-
 /// Answers how many rows came out.
-fn job(operator: Operator, keys: u64, rows: u64) -> highwater::Result<u64> {
+fn job(operator: Operator, load: Load) -> highwater::Result<u64> {
     #[derive(Parser)]
     struct Alone {
         #[command(flatten)]
@@ -102,16 +119,25 @@ fn job(operator: Operator, keys: u64, rows: u64) -> highwater::Result<u64> {
     let Alone { options } = Alone::parse_from(words);
     let told = Arc::new(AtomicU64::new(0));
     let count = told.clone();
-    Runner::new("operators")
-        .options(options)
-        .run(move |job| build(job, operator, keys, rows, &count))?;
+    Runner::new("operators").options(options).run(move |job| build(job, operator, load, &count))?;
     Ok(told.load(Ordering::Relaxed))
 }
 
-fn build(job: &Job, operator: Operator, keys: u64, rows: u64, told: &Arc<AtomicU64>) {
-    let source = Generator::new(move |index| row(index, keys)).limit(rows).splits(1);
-    let rows = job.read("rows", source).event_time(|row: &Row| row.1, Watermark::monotonous());
-    let keyed = rows.key_by(|row| row.0);
+fn build(job: &Job, operator: Operator, load: Load, told: &Arc<AtomicU64>) {
+    // The `number`-th of so many streams, which have the rows in turn.
+    let keyed = |number: u64, of: u64| {
+        let rows = Generator::new(move |index| load.row(index * of + number));
+        let rows = job.read(&format!("rows-{number}"), rows.limit(load.rows / of).splits(1));
+        rows.event_time(|row: &Row| row.1, Watermark::monotonous()).key_by(|row| row.0)
+    };
+    if operator == Operator::Join {
+        let apart = std::time::Duration::from_millis(APART_MS as u64);
+        let (left, right) = (keyed(0, 2), keyed(1, 2));
+        let near = left.interval_join(&right, before(apart), after(apart));
+        near.join().uid("near").write("out", Discard::counting(told.clone()));
+        return;
+    }
+    let keyed = keyed(0, 1);
     let out = Discard::counting(told.clone());
     let minute = secs(PANES as u64);
     match operator {
@@ -128,6 +154,7 @@ fn build(job: &Job, operator: Operator, keys: u64, rows: u64, told: &Arc<AtomicU
         Operator::Timers => {
             keyed.process(Counted::declare).uid("count").main().write("out", out);
         }
+        Operator::Join => unreachable!("it has two streams"),
     }
 }
 
@@ -167,17 +194,18 @@ impl Process for Counted {
 const BATCH_ROWS: u64 = 4096;
 
 /// The same without an engine; gives how many rows came out.
-fn bare_loop(operator: Operator, keys: u64, rows: u64) -> u64 {
+fn bare_loop(operator: Operator, load: Load) -> u64 {
     let batch = |first: u64| {
-        let batch = first..rows.min(first + BATCH_ROWS);
-        batch.map(|index| row(index, keys)).collect::<Vec<Row>>()
+        let batch = first..load.rows.min(first + BATCH_ROWS);
+        batch.map(|index| load.row(index)).collect::<Vec<Row>>()
     };
-    let rows = (0..rows).step_by(BATCH_ROWS as usize).flat_map(batch);
+    let rows = (0..load.rows).step_by(BATCH_ROWS as usize).flat_map(batch);
     match operator {
         Operator::Tumbling => tumbling(rows),
         Operator::Sliding => sliding(rows),
         Operator::Session => sessions(rows),
         Operator::Timers => timers(rows),
+        Operator::Join => join(rows),
     }
 }
 
@@ -272,4 +300,21 @@ fn timers(rows: impl Iterator<Item = Row>) -> u64 {
         *count += 1;
     }
     out + counts.len() as u64
+}
+
+/// Rows come in turn from the left and from the right, in the order of time: so those that are too old for one are too old for all that follow.
+fn join(rows: impl Iterator<Item = Row>) -> u64 {
+    type Waiting = VecDeque<Row>;
+    let (mut waiting, mut out) = (HashMap::<u64, (Waiting, Waiting)>::new(), 0);
+    for (index, row) in rows.enumerate() {
+        let (left, right) = waiting.entry(row.0).or_default();
+        let (own, other) = if index % 2 == 0 { (left, right) } else { (right, left) };
+        while other.pop_front_if(|other| other.1 < row.1 - APART_MS).is_some() {}
+        for other in &*other {
+            black_box((row.0, (row, *other)));
+            out += 1;
+        }
+        own.push_back(row);
+    }
+    out
 }

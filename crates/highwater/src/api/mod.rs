@@ -23,6 +23,7 @@ mod changed;
 mod connect;
 mod distinct;
 mod due;
+mod few;
 mod interval_join;
 mod job;
 mod key_by;

@@ -52,15 +52,22 @@ where
     pub fn look_ahead(&self, hashes: impl Iterator<Item = (u64, u64)>) -> [Spot; AHEAD] {
         let mut spots = [Spot::UNKNOWN; AHEAD];
         for (spot, (group, lookup)) in spots.iter_mut().zip(hashes) {
-            let slots = &self.groups[self.group_index(group)].slots;
-            // The first whose tag fits is nearly always the one. To compare its key would be to wait for it.
-            let Some(at) = slots.find_bucket_index(home(lookup), |_| true) else { continue };
-            if let Some(slot) = slots.get_bucket(at) {
-                prefetch(slot);
-                *spot = Spot(at as u32);
-            }
+            *spot = self.spot(group, lookup);
         }
         spots
+    }
+
+    /// Looks for the entry of one key, as [`look_ahead`](Self::look_ahead) does; whoever does so with some keys, and then uses what was seen, waits
+    /// once.
+    #[inline]
+    pub fn spot(&self, group: u64, lookup: u64) -> Spot {
+        let slots = &self.groups[self.group_index(group)].slots;
+        // The first whose tag fits is nearly always the one. To compare its key would be to wait for it.
+        let Some(at) = slots.find_bucket_index(home(lookup), |_| true) else {
+            return Spot::UNKNOWN;
+        };
+        slots.get_bucket(at).into_iter().for_each(prefetch);
+        Spot(at as u32)
     }
 
     /// The value at a spot, whosever it is: for what it has elsewhere in memory to be brought into the caches, too.

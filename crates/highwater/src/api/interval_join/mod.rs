@@ -153,7 +153,7 @@ impl<K: Key, L: Data, R: Data> IntervalJoin<K, L, R> {
         &self,
         name: &'static str,
         alone: (bool, bool),
-        make: fn(Match<L, R>) -> Option<O>,
+        make: impl Fn(Match<L, R>) -> Option<O> + Copy + Send + Sync + 'static,
     ) -> Joined<K, L, R, O> {
         let IntervalJoin { both: KeyedStream { job, port, .. }, bounds, at } = self;
         let spec = Spec {
@@ -169,7 +169,7 @@ impl<K: Key, L: Data, R: Data> IntervalJoin<K, L, R> {
         let wanted = wants_late.clone();
         let node = job.operator(spec, move |context| {
             let wants_late = wanted.load(Ordering::Relaxed);
-            IntervalJoinOperator::<K, L, R, O>::new(context, bounds, alone, make, wants_late)
+            IntervalJoinOperator::<K, L, R, _>::new(context, bounds, alone, make, wants_late)
         });
         Joined::new(job.clone(), node, wants_late)
     }

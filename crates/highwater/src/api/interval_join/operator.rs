@@ -5,13 +5,16 @@
 //! - A pair is found once, when the later one of its rows comes.
 //! - A row that isn't late is below nothing that was forgotten: what it could match is there.
 
-use highwater_runtime::{
-    Batch, BoxError, Data, Epoch, EpochEnd, Keyed, Operator, OperatorContext, Outputs, Work,
-};
-use highwater_state::StateTable;
+use std::ops::RangeInclusive;
 
-use super::rows::{Bounds, Rows};
-use crate::api::ordered::{Ordered, Timed};
+use highwater_runtime::{
+    Batch, BoxError, Data, Epoch, EpochBegin, EpochEnd, Keyed, Operator, OperatorContext, Outputs,
+    Work,
+};
+use highwater_state::{AHEAD, Spot, StateTable};
+
+use super::rows::{Around, Bounds, Rows};
+use crate::api::ordered::{BATCHES_TAKEN, Ordered, Timed};
 use crate::api::stateless::emit;
 use crate::api::{BATCH_ROWS, Either, SLICE_ROWS};
 
@@ -25,14 +28,17 @@ pub(super) enum Match<L, R> {
 }
 
 /// The operator.
-pub(super) struct IntervalJoinOperator<K, L, R, O> {
+pub(super) struct IntervalJoinOperator<K, L, R, F> {
     input: Ordered<K, Either<L, R>>,
     bounds: Bounds,
     left: Rows<K, L>,
     right: Rows<K, R>,
-    make: fn(Match<L, R>) -> Option<O>,
+    /// Makes a row of what is told of.
+    make: F,
     wants_late: bool,
-    /// State was read back, and no epoch has been completed since.
+    /// Rows below it are late, in the epoch whose turn it is.
+    late_below: i64,
+    /// State was read back, and no epoch has had its turn since.
     is_restored: bool,
 }
 
@@ -47,6 +53,7 @@ impl<K: Data, O: Data> Found<K, O> {
         Found { rows: Vec::new(), times: Vec::new() }
     }
 
+    #[inline]
     fn push(&mut self, key: &K, row: Option<O>, time: i64) {
         if let Some(row) = row {
             self.rows.push((key.clone(), row));
@@ -66,12 +73,25 @@ impl<K: Data, O: Data> Found<K, O> {
     }
 }
 
-impl<K: Data + Eq, L: Data, R: Data, O: Data> IntervalJoinOperator<K, L, R, O> {
+/// The times of rows that one at this time matches.
+#[inline]
+fn around(time: i64, bounds: Bounds) -> RangeInclusive<i64> {
+    time.saturating_add(bounds.lower)..=time.saturating_add(bounds.upper)
+}
+
+impl<K, L, R, O, F> IntervalJoinOperator<K, L, R, F>
+where
+    K: Data + Eq,
+    L: Data,
+    R: Data,
+    O: Data,
+    F: Fn(Match<L, R>) -> Option<O> + Copy,
+{
     pub(super) fn new(
         context: &OperatorContext,
         bounds: Bounds,
         alone: (bool, bool),
-        make: fn(Match<L, R>) -> Option<O>,
+        make: F,
         wants_late: bool,
     ) -> Self {
         IntervalJoinOperator {
@@ -81,48 +101,108 @@ impl<K: Data + Eq, L: Data, R: Data, O: Data> IntervalJoinOperator<K, L, R, O> {
             right: Rows::new("right", context, bounds.mirrored(), alone.1),
             make,
             wants_late,
+            late_below: i64::MIN,
             is_restored: false,
         }
     }
 
-    /// Joins rows of an epoch, of which those below `late_below` are late. Answers how many rows and pairs those were.
+    /// It is the turn of an epoch in which rows below `late_below` are late.
+    fn turn(&mut self, late_below: Option<i64>) {
+        self.late_below = late_below.unwrap_or(i64::MIN);
+        if std::mem::take(&mut self.is_restored) {
+            self.left.forget_told(self.late_below);
+            self.right.forget_told(self.late_below);
+        }
+    }
+
+    /// Joins so many batches of the epoch whose turn it is, or some less if there is much to do for them. Answers whether those were all.
+    fn take_in(&mut self, batches: usize, epoch: Epoch, out: &mut Outputs) -> Work {
+        let (mut taken, mut dealt_with) = (0, 0);
+        while let Some(timed) = self.input.next(epoch) {
+            taken += 1;
+            dealt_with += self.join(timed, out);
+            if taken >= batches || dealt_with >= SLICE_ROWS {
+                return Work::More;
+            }
+        }
+        Work::Done
+    }
+
+    /// Where the rows of a record's own side are, and those that it may match.
+    #[inline]
+    fn look_ahead(&self, hash: u64, time: i64, row: &(K, Either<L, R>)) -> (Spot, Around) {
+        match row.1 {
+            Either::Left(_) => {
+                let times = around(time, self.bounds);
+                (self.left.spot(hash, time), self.right.look_ahead(hash, times))
+            }
+            Either::Right(_) => {
+                let times = around(time, self.bounds.mirrored());
+                (self.right.spot(hash, time), self.left.look_ahead(hash, times))
+            }
+        }
+    }
+
+    /// Joins rows. Answers how many rows and pairs those were.
     fn join(
         &mut self,
         (Keyed { hashes, rows }, times): Timed<K, Either<L, R>>,
-        late_below: i64,
         out: &mut Outputs,
     ) -> usize {
         let (mut found, mut late, mut late_count) = (Found::new(), Found::new(), 0);
         let mut dealt_with = rows.len();
         let make = self.make;
-        for ((hash, (key, value)), time) in hashes.into_iter().zip(rows).zip(times) {
-            if time < late_below {
+        let mut seen = [(Spot::default(), Around::default()); AHEAD];
+        let mut rows = rows.into_iter();
+        for (index, (hash, time)) in hashes.iter().copied().zip(times.iter().copied()).enumerate() {
+            if index % AHEAD == 0 {
+                let soon = hashes[index..].iter().zip(&times[index..]).zip(rows.as_slice());
+                for (seen, ((hash, time), row)) in seen.iter_mut().zip(soon.clone()) {
+                    *seen = self.look_ahead(*hash, *time, row);
+                }
+                for ((own, others), ((hash, _), row)) in seen.iter().zip(soon) {
+                    match row.1 {
+                        Either::Left(_) => {
+                            self.left.prefetch(*hash, &[*own]);
+                            self.right.prefetch(*hash, others);
+                        }
+                        Either::Right(_) => {
+                            self.right.prefetch(*hash, &[*own]);
+                            self.left.prefetch(*hash, others);
+                        }
+                    }
+                }
+            }
+            let (own, others) = seen[index % AHEAD];
+            let (key, value) = rows.next().expect("each row has a hash and a time");
+            if time < self.late_below {
                 late_count += 1;
                 if self.wants_late {
                     late.push(&key, Some(value), time);
                 }
                 continue;
             }
-            let around = |bounds: Bounds| {
-                time.saturating_add(bounds.lower)..=time.saturating_add(bounds.upper)
-            };
             let pairs = match value {
                 Either::Left(value) => {
-                    let times = around(self.bounds);
-                    let (key, pairs) = self.right.matching(hash, key, times, |key, at, other| {
-                        let pair = Match::Pair(value.clone(), other.clone());
-                        found.push(key, make(pair), time.max(at));
-                    });
-                    self.left.put(hash, key, time, value, pairs > 0);
+                    let times = around(time, self.bounds);
+                    let place = (hash, key);
+                    let (key, pairs) =
+                        self.right.matching(place, times, others, |key, at, other| {
+                            let pair = Match::Pair(value.clone(), other.clone());
+                            found.push(key, make(pair), time.max(at));
+                        });
+                    self.left.put((hash, key), own, time, value, pairs > 0);
                     pairs
                 }
                 Either::Right(value) => {
-                    let times = around(self.bounds.mirrored());
-                    let (key, pairs) = self.left.matching(hash, key, times, |key, at, other| {
-                        let pair = Match::Pair(other.clone(), value.clone());
-                        found.push(key, make(pair), time.max(at));
-                    });
-                    self.right.put(hash, key, time, value, pairs > 0);
+                    let times = around(time, self.bounds.mirrored());
+                    let place = (hash, key);
+                    let (key, pairs) =
+                        self.left.matching(place, times, others, |key, at, other| {
+                            let pair = Match::Pair(other.clone(), value.clone());
+                            found.push(key, make(pair), time.max(at));
+                        });
+                    self.right.put((hash, key), own, time, value, pairs > 0);
                     pairs
                 }
             };
@@ -138,7 +218,11 @@ impl<K: Data + Eq, L: Data, R: Data, O: Data> IntervalJoinOperator<K, L, R, O> {
     /// Tells of rows that match none, and forgets what is of no use any more, for a while. Answers whether that was all.
     fn pass(&mut self, watermark: i64, out: &mut Outputs) -> Work {
         let (make, mut found) = (self.make, Found::new());
-        for _ in 0..SLICE_ROWS {
+        for passed in 0..SLICE_ROWS {
+            if passed % AHEAD == 0 {
+                self.left.look_ahead_over(watermark);
+                self.right.look_ahead_over(watermark);
+            }
             let goes_on = self.left.next_alone(watermark, |key, at, value| {
                 found.push(key, make(Match::Left(value.clone())), at);
             }) || self.right.next_alone(watermark, |key, at, value| {
@@ -156,29 +240,36 @@ impl<K: Data + Eq, L: Data, R: Data, O: Data> IntervalJoinOperator<K, L, R, O> {
     }
 }
 
-impl<K: Data + Eq, L: Data, R: Data, O: Data> Operator for IntervalJoinOperator<K, L, R, O> {
+impl<K, L, R, O, F> Operator for IntervalJoinOperator<K, L, R, F>
+where
+    K: Data + Eq,
+    L: Data,
+    R: Data,
+    O: Data,
+    F: Fn(Match<L, R>) -> Option<O> + Copy,
+{
     fn receive(
         &mut self,
         _: usize,
         epoch: Epoch,
         batch: Batch,
-        _: &mut Outputs,
+        out: &mut Outputs,
     ) -> Result<(), BoxError> {
-        self.input.receive(epoch, batch).map(drop)
+        if self.input.receive(epoch, batch)? {
+            self.take_in(BATCHES_TAKEN, epoch, out);
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, begin: &EpochBegin) {
+        self.input.begin(begin.epoch);
+        self.turn(begin.late_below);
     }
 
     fn complete(&mut self, end: &EpochEnd, out: &mut Outputs) -> Result<Work, BoxError> {
-        let late_below = end.late_below.unwrap_or(i64::MIN);
-        if std::mem::take(&mut self.is_restored) {
-            self.left.forget_told(late_below);
-            self.right.forget_told(late_below);
-        }
-        let mut dealt_with = 0;
-        while let Some(timed) = self.input.next(end.epoch) {
-            dealt_with += self.join(timed, late_below, out);
-            if dealt_with >= SLICE_ROWS {
-                return Ok(Work::More);
-            }
+        self.turn(end.late_below);
+        if self.take_in(usize::MAX, end.epoch, out) == Work::More {
+            return Ok(Work::More);
         }
         let work = self.pass(end.watermark.unwrap_or(i64::MIN), out);
         if work == Work::Done {

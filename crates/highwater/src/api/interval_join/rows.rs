@@ -4,7 +4,7 @@
 //! time         0        10        20        30        40
 //! buckets      |---------|---------|---------|---------|      a quarter of the interval long; each bucket of a key is an entry
 //! a row of the other side at 14, from -5 to 15:
-//!                     |==================|                    looks at the buckets that the interval touches, five at the most
+//!                     |==================|                    looks at the buckets that the interval touches, five or some more
 //! ```
 //!
 //! A bucket is forgotten as a whole, when the watermark has passed everything that its last moment could match: so rows leave state without being written
@@ -14,10 +14,11 @@ use std::ops::RangeInclusive;
 
 use highwater_codec::hash_key;
 use highwater_runtime::{Data, OperatorContext};
-use highwater_state::{KeyedTable, Kind, StateTable};
+use highwater_state::{AHEAD, KeyedTable, Kind, Spot, StateTable, prefetch};
 use serde::{Deserialize, Serialize};
 
 use crate::api::due::Due;
+use crate::api::few::Few;
 use crate::api::moment::{ByMoment, lookup};
 
 /// How long after a row of the left side the rows of the right side happen that it is joined with, in milliseconds.
@@ -72,6 +73,13 @@ impl Bounds {
     }
 }
 
+/// An interval touches no more buckets than that: five if a quarter of it is a whole number of milliseconds, and seven if it is seven
+/// milliseconds long.
+const TOUCHED: usize = 7;
+
+/// Where the buckets were seen that an interval touches.
+pub(super) type Around = [Spot; TOUCHED];
+
 /// A row that waits for others.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(bound = "V: Data")]
@@ -95,7 +103,7 @@ pub(super) struct Rows<K, V> {
     /// How long after a row of this side the rows of the other side happen that it matches.
     bounds: Bounds,
     /// By bucket; the rows of each in the order of their times.
-    buckets: KeyedTable<(K, i64), Vec<Waiting<V>>, ByMoment>,
+    buckets: KeyedTable<(K, i64), Few<Waiting<V>>, ByMoment>,
     /// Buckets, by the time from which on they are of no use.
     over: Due<Listed<K>>,
     /// The times of rows that are told of if they match none, by when that is known. None if they aren't.
@@ -122,11 +130,49 @@ impl<K: Data + Eq, V: Data> Rows<K, V> {
         time.div_euclid(self.bounds.bucket_ms())
     }
 
-    /// Keeps a row, which has been joined already or not.
-    pub(super) fn put(&mut self, hash: u64, key: K, time: i64, value: V, is_matched: bool) {
+    /// Looks for the bucket of a moment.
+    #[inline]
+    pub(super) fn spot(&self, hash: u64, time: i64) -> Spot {
+        self.buckets.spot(hash, lookup(hash, self.bucket_of(time)))
+    }
+
+    /// Looks for the buckets that an interval touches.
+    #[inline]
+    pub(super) fn look_ahead(&self, hash: u64, times: RangeInclusive<i64>) -> Around {
+        let mut spots = Around::default();
+        let buckets = self.bucket_of(*times.start())..=self.bucket_of(*times.end());
+        for (spot, bucket) in spots.iter_mut().zip(buckets) {
+            *spot = self.buckets.spot(hash, lookup(hash, bucket));
+        }
+        spots
+    }
+
+    /// Has the ends of what buckets hold brought into the caches, which is elsewhere in memory if it is more than a row.
+    #[inline]
+    pub(super) fn prefetch(&self, hash: u64, spots: &[Spot]) {
+        let buckets = spots.iter().filter_map(|spot| self.buckets.glance(*spot, hash));
+        buckets.flat_map(|rows| rows.first().into_iter().chain(rows.last())).for_each(prefetch);
+    }
+
+    /// Looks for the buckets that are over next.
+    pub(super) fn look_ahead_over(&mut self, watermark: i64) {
+        for (_, Listed { hash, bucket, .. }) in self.over.soon(watermark).take(AHEAD) {
+            self.buckets.spot(*hash, lookup(*hash, *bucket));
+        }
+    }
+
+    /// Keeps a row, which has been joined already or not; its bucket was looked for.
+    pub(super) fn put(
+        &mut self,
+        (hash, key): (u64, K),
+        spot: Spot,
+        time: i64,
+        value: V,
+        is_matched: bool,
+    ) {
         let bucket = self.bucket_of(time);
         let place = (key, bucket);
-        let entry = self.buckets.upsert_hashed(hash, lookup(hash, bucket), place, Vec::new);
+        let entry = self.buckets.upsert_at(spot, hash, lookup(hash, bucket), place, Few::new);
         let (key, rows) = (&entry.key.0, entry.value);
         let at = rows.partition_point(|row| row.time <= time);
         let is_first = rows.is_empty();
@@ -144,20 +190,21 @@ impl<K: Data + Eq, V: Data> Rows<K, V> {
         }
     }
 
-    /// The rows of a key at these times, which a row of the other side matches; notes that they are matched. Gives the key back, and how many there are.
+    /// The rows of a key at these times, whose buckets were looked for, and which a row of the other side matches; notes that they are matched. Gives the key back, and how many there are.
     pub(super) fn matching(
         &mut self,
-        hash: u64,
-        key: K,
+        (hash, key): (u64, K),
         times: RangeInclusive<i64>,
+        spots: Around,
         mut found: impl FnMut(&K, i64, &V),
     ) -> (K, usize) {
         let (mut place, mut count) = ((key, 0), 0);
-        for bucket in self.bucket_of(*times.start())..=self.bucket_of(*times.end()) {
+        let buckets = self.bucket_of(*times.start())..=self.bucket_of(*times.end());
+        debug_assert!(buckets.clone().count() <= TOUCHED, "all of them were looked for");
+        for (bucket, spot) in buckets.zip(spots) {
             place.1 = bucket;
-            let Some(rows) = self.buckets.get_hashed(hash, lookup(hash, bucket), &place) else {
-                continue;
-            };
+            let lookup = lookup(hash, bucket);
+            let Some(rows) = self.buckets.get_at(spot, hash, lookup, &place) else { continue };
             let from = rows.partition_point(|row| row.time < *times.start());
             let to = rows.partition_point(|row| row.time <= *times.end());
             rows[from..to].iter().for_each(|row| found(&place.0, row.time, &row.value));
@@ -165,8 +212,7 @@ impl<K: Data + Eq, V: Data> Rows<K, V> {
             let are_matched = || rows[from..to].iter().all(|row| row.is_matched);
             if self.alone.is_some() && !are_matched() {
                 let there = || unreachable!("it was there just now");
-                let entry =
-                    self.buckets.upsert_hashed(hash, lookup(hash, bucket), place.clone(), there);
+                let entry = self.buckets.upsert_at(spot, hash, lookup, place.clone(), there);
                 entry.value[from..to].iter_mut().for_each(|row| row.is_matched = true);
             }
         }

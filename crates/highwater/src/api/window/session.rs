@@ -8,13 +8,13 @@ use std::sync::Arc;
 use highwater_codec::hash_key;
 use highwater_runtime::{Data, Keyed, OperatorContext, Work};
 use highwater_state::{AHEAD, KeyedTable, Kind, Spot, StateTable};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use smallvec::SmallVec;
+use serde::{Deserialize, Serialize};
 
 use super::kind::Gap;
 use super::operator::{Late, Now, ToldRows, Windows};
 use crate::api::SLICE_ROWS;
 use crate::api::due::Due;
+use crate::api::few::Few;
 use crate::api::ordered::Timed;
 use crate::api::step::Merge;
 
@@ -29,27 +29,8 @@ struct Span<A> {
     acc: A,
 }
 
-/// The sessions of a key, in their order. Nearly always there is one, which is where its key is and not elsewhere in memory.
-#[derive(Clone, Debug)]
-struct Spans<A>(SmallVec<[Span<A>; 1]>);
-
-impl<A> Spans<A> {
-    fn none() -> Self {
-        Spans(SmallVec::new())
-    }
-}
-
-impl<A: Data> Serialize for Spans<A> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.as_slice().serialize(serializer)
-    }
-}
-
-impl<'de, A: Data> Deserialize<'de> for Spans<A> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Spans(Vec::deserialize(deserializer)?.into_iter().collect()))
-    }
-}
+/// The sessions of a key, in their order.
+type Spans<A> = Few<Span<A>>;
 
 /// A session to be looked at.
 #[derive(Debug)]
@@ -85,7 +66,7 @@ impl<K: Data + Eq, V: Data, S: Merge<V>> Sessions<K, V, S> {
     /// Tells of a session that is due, or forgets it, or lists it for later.
     fn look_at(&mut self, listed: Listed<K>, spot: Spot, now: Now, told: &mut ToldRows<K, S::Out>) {
         let Listed { hash, key, within } = listed;
-        let Some(Spans(spans)) = self.sessions.get_at(spot, hash, hash, &key) else { return };
+        let Some(spans) = self.sessions.get_at(spot, hash, hash, &key) else { return };
         let has = |span: &Span<S::Acc>| (span.start..span.end).contains(&within);
         let Some(at) = spans.iter().position(has) else { return };
         let span = &spans[at];
@@ -99,13 +80,13 @@ impl<K: Data + Eq, V: Data, S: Merge<V>> Sessions<K, V, S> {
             if spans.len() == 1 {
                 self.sessions.remove_at(spot, hash, hash, &key);
             } else {
-                self.sessions.upsert_at(spot, hash, hash, key, Spans::none).value.0.remove(at);
+                self.sessions.upsert_at(spot, hash, hash, key, Few::new).value.remove(at);
             }
             return;
         }
         if tells {
-            let spans = self.sessions.upsert_at(spot, hash, hash, key.clone(), Spans::none).value;
-            spans.0[at].told = true;
+            let spans = self.sessions.upsert_at(spot, hash, hash, key.clone(), Few::new).value;
+            spans[at].told = true;
         }
         let next = if end <= now.watermark { forgotten_at } else { end };
         self.due.push(next, Listed { hash, key, within });
@@ -141,14 +122,14 @@ impl<K: Data + Eq, V: Data, S: Merge<V>> Windows for Sessions<K, V, S> {
             // A record that nothing keeps alive; one that meets a session that is still kept belongs to it.
             if end.saturating_add(self.lateness) <= now.before {
                 let spans = self.sessions.get_at(spots[index % AHEAD], hash, hash, &key);
-                if !spans.is_some_and(|spans| spans.0.iter().any(meets)) {
+                if !spans.is_some_and(|spans| spans.iter().any(meets)) {
                     late.push(key, value, time);
                     continue;
                 }
             }
             let step = &*self.step;
-            let entry = self.sessions.upsert_at(spots[index % AHEAD], hash, hash, key, Spans::none);
-            let Spans(spans) = entry.value;
+            let entry = self.sessions.upsert_at(spots[index % AHEAD], hash, hash, key, Few::new);
+            let spans = entry.value;
             let Some(at) = spans.iter().position(meets) else {
                 let at = spans.partition_point(|span| span.start < start);
                 spans.insert(at, Span { start, end, told: false, acc: step.first(value) });
@@ -203,7 +184,7 @@ impl<K: Data + Eq, V: Data, S: Merge<V>> Windows for Sessions<K, V, S> {
         for group in 0..self.sessions.group_count() {
             for (key, spans) in self.sessions.group_entries(group) {
                 let hash = hash_key(key).expect("a key that was stored can be hashed");
-                for span in &spans.0 {
+                for span in spans.iter() {
                     let when =
                         if span.told { span.end.saturating_add(self.lateness) } else { span.end };
                     self.due.push(when, Listed { hash, key: key.clone(), within: span.end - 1 });
