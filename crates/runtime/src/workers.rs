@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -27,12 +28,18 @@ pub(crate) struct Workers {
     guards: WorkerGuards<()>,
     /// Their connections with other processes are real ones.
     connected: bool,
+    /// One of them has panicked, and the process goes on (in a simulation and in tests).
+    panicked: Arc<AtomicBool>,
 }
 
 impl Workers {
     /// The attempt has come to its end. A worker that hangs in a user's function, or a connection with another process: nobody waits for it.
+    ///
+    /// Nor for timely's own threads after a panic: what they share with the worker is poisoned then, so that they panic, and the guards
+    /// with them.
     pub(crate) fn end(self, attempt: &Attempt) {
-        if attempt.workers_running() > 0 || self.connected {
+        let panicked = self.panicked.load(Ordering::Acquire);
+        if attempt.workers_running() > 0 || self.connected || panicked {
             std::mem::forget(self.guards);
         }
     }
@@ -59,6 +66,8 @@ pub(crate) fn start(
     let (seats, ready) = (Mutex::new(seats.collect::<Vec<_>>()), Mutex::new(ready));
     drop(shared);
     let owner = attempt.clone();
+    let panicked = Arc::new(AtomicBool::new(false));
+    let panics = panicked.clone();
     let work = move |allocator: Allocator| {
         let index = allocator.index();
         let ready = if index == 0 { lock(&ready).take() } else { None };
@@ -73,13 +82,14 @@ pub(crate) fn start(
             }
         }));
         if let Err(panic) = result {
+            panics.store(true, Ordering::Release);
             owner.fail(Error::Panic { worker: index, message: message(&*panic) });
         }
         owner.worker_left();
     };
     // Timely's builders can only be built on threads of its own; these are the engine's workers.
     let guards = initialize_from(builders, guard, work).map_err(failed)?;
-    Ok(Workers { guards, connected })
+    Ok(Workers { guards, connected, panicked })
 }
 
 /// Timely's allocators for the workers of this process.
