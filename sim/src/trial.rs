@@ -184,7 +184,7 @@ pub fn drawn(seed: u64, attempt: usize) -> Settings {
     let mut random = Random::new(seed ^ ((attempt as u64) << 40), "settings");
     let of_job = Random::new(seed, "settings of all attempts").next();
     // Some jobs read what is there, a few times, now and then with an attempt in between that reads on, and then all the rest.
-    let drains = (of_job >> 16).is_multiple_of(8) && attempt < 8 && random.chance(750);
+    let drains = (of_job >> 16).is_multiple_of(4) && attempt < 8 && random.chance(750);
     let trigger = match drains {
         true => Trigger::AvailableNow { rows: random.within(1..=40) },
         false => Duration::from_micros(random.below(20_000)).into(),
