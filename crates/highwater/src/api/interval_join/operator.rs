@@ -5,15 +5,13 @@
 //! - A pair is found once, when the later one of its rows comes.
 //! - A row that isn't late is below nothing that was forgotten: what it could match is there.
 
-use std::ops::RangeInclusive;
-
 use highwater_runtime::{
     Batch, BoxError, Data, Epoch, EpochBegin, EpochEnd, Keyed, Operator, OperatorContext, Outputs,
     Work,
 };
-use highwater_state::{AHEAD, Spot, StateTable};
+use highwater_state::{AHEAD, StateTable};
 
-use super::rows::{Around, Bounds, Rows};
+use super::rows::{Bounds, Rows, Seen};
 use crate::api::ordered::{BATCHES_TAKEN, Ordered, Timed};
 use crate::api::stateless::emit;
 use crate::api::{BATCH_ROWS, Either, SLICE_ROWS};
@@ -30,7 +28,6 @@ pub(super) enum Match<L, R> {
 /// The operator.
 pub(super) struct IntervalJoinOperator<K, L, R, F> {
     input: Ordered<K, Either<L, R>>,
-    bounds: Bounds,
     left: Rows<K, L>,
     right: Rows<K, R>,
     /// Makes a row of what is told of.
@@ -73,12 +70,6 @@ impl<K: Data, O: Data> Found<K, O> {
     }
 }
 
-/// The times of rows that one at this time matches.
-#[inline]
-fn around(time: i64, bounds: Bounds) -> RangeInclusive<i64> {
-    time.saturating_add(bounds.lower)..=time.saturating_add(bounds.upper)
-}
-
 impl<K, L, R, O, F> IntervalJoinOperator<K, L, R, F>
 where
     K: Data + Eq,
@@ -96,7 +87,6 @@ where
     ) -> Self {
         IntervalJoinOperator {
             input: Ordered::default(),
-            bounds,
             left: Rows::new("left", context, bounds, alone.0),
             right: Rows::new("right", context, bounds.mirrored(), alone.1),
             make,
@@ -128,21 +118,6 @@ where
         Work::Done
     }
 
-    /// Where the rows of a record's own side are, and those that it may match.
-    #[inline]
-    fn look_ahead(&self, hash: u64, time: i64, row: &(K, Either<L, R>)) -> (Spot, Around) {
-        match row.1 {
-            Either::Left(_) => {
-                let times = around(time, self.bounds);
-                (self.left.spot(hash, time), self.right.look_ahead(hash, times))
-            }
-            Either::Right(_) => {
-                let times = around(time, self.bounds.mirrored());
-                (self.right.spot(hash, time), self.left.look_ahead(hash, times))
-            }
-        }
-    }
-
     /// Joins rows. Answers how many rows and pairs those were.
     fn join(
         &mut self,
@@ -152,28 +127,25 @@ where
         let (mut found, mut late, mut late_count) = (Found::new(), Found::new(), 0);
         let mut dealt_with = rows.len();
         let make = self.make;
-        let mut seen = [(Spot::default(), Around::default()); AHEAD];
+        let mut seen = [Seen::default(); AHEAD];
         let mut rows = rows.into_iter();
         for (index, (hash, time)) in hashes.iter().copied().zip(times.iter().copied()).enumerate() {
             if index % AHEAD == 0 {
                 let soon = hashes[index..].iter().zip(&times[index..]).zip(rows.as_slice());
                 for (seen, ((hash, time), row)) in seen.iter_mut().zip(soon.clone()) {
-                    *seen = self.look_ahead(*hash, *time, row);
+                    *seen = match row.1 {
+                        Either::Left(_) => self.left.look_ahead(&self.right, *hash, *time),
+                        Either::Right(_) => self.right.look_ahead(&self.left, *hash, *time),
+                    };
                 }
-                for ((own, others), ((hash, _), row)) in seen.iter().zip(soon) {
+                for (seen, ((hash, _), row)) in seen.iter().zip(soon) {
                     match row.1 {
-                        Either::Left(_) => {
-                            self.left.prefetch(*hash, &[*own]);
-                            self.right.prefetch(*hash, others);
-                        }
-                        Either::Right(_) => {
-                            self.right.prefetch(*hash, &[*own]);
-                            self.left.prefetch(*hash, others);
-                        }
+                        Either::Left(_) => self.left.prefetch(&self.right, *hash, seen),
+                        Either::Right(_) => self.right.prefetch(&self.left, *hash, seen),
                     }
                 }
             }
-            let (own, others) = seen[index % AHEAD];
+            let seen = seen[index % AHEAD];
             let (key, value) = rows.next().expect("each row has a hash and a time");
             if time < self.late_below {
                 late_count += 1;
@@ -182,28 +154,19 @@ where
                 }
                 continue;
             }
+            let place = (hash, key);
             let pairs = match value {
                 Either::Left(value) => {
-                    let times = around(time, self.bounds);
-                    let place = (hash, key);
-                    let (key, pairs) =
-                        self.right.matching(place, times, others, |key, at, other| {
-                            let pair = Match::Pair(value.clone(), other.clone());
-                            found.push(key, make(pair), time.max(at));
-                        });
-                    self.left.put((hash, key), own, time, value, pairs > 0);
-                    pairs
+                    let (left, right) = (&mut self.left, &mut self.right);
+                    left.meet(right, place, time, value, seen, |key, at, left, right| {
+                        found.push(key, make(Match::Pair(left.clone(), right.clone())), at);
+                    })
                 }
                 Either::Right(value) => {
-                    let times = around(time, self.bounds.mirrored());
-                    let place = (hash, key);
-                    let (key, pairs) =
-                        self.left.matching(place, times, others, |key, at, other| {
-                            let pair = Match::Pair(other.clone(), value.clone());
-                            found.push(key, make(pair), time.max(at));
-                        });
-                    self.right.put((hash, key), own, time, value, pairs > 0);
-                    pairs
+                    let (left, right) = (&mut self.left, &mut self.right);
+                    right.meet(left, place, time, value, seen, |key, at, right, left| {
+                        found.push(key, make(Match::Pair(left.clone(), right.clone())), at);
+                    })
                 }
             };
             dealt_with += pairs;

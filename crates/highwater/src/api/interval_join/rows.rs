@@ -77,8 +77,12 @@ impl Bounds {
 /// milliseconds long.
 const TOUCHED: usize = 7;
 
-/// Where the buckets were seen that an interval touches.
-pub(super) type Around = [Spot; TOUCHED];
+/// Where buckets were seen: a row's own, and those of the other side that its interval touches.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Seen {
+    own: Spot,
+    others: [Spot; TOUCHED],
+}
 
 /// A row that waits for others.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -130,28 +134,59 @@ impl<K: Data + Eq, V: Data> Rows<K, V> {
         time.div_euclid(self.bounds.bucket_ms())
     }
 
-    /// Looks for the bucket of a moment.
+    /// The times of rows of the other side that one at this time matches.
     #[inline]
-    pub(super) fn spot(&self, hash: u64, time: i64) -> Spot {
-        self.buckets.spot(hash, lookup(hash, self.bucket_of(time)))
+    fn around(&self, time: i64) -> RangeInclusive<i64> {
+        time.saturating_add(self.bounds.lower)..=time.saturating_add(self.bounds.upper)
     }
 
-    /// Looks for the buckets that an interval touches.
+    /// The buckets in which times are.
     #[inline]
-    pub(super) fn look_ahead(&self, hash: u64, times: RangeInclusive<i64>) -> Around {
-        let mut spots = Around::default();
-        let buckets = self.bucket_of(*times.start())..=self.bucket_of(*times.end());
-        for (spot, bucket) in spots.iter_mut().zip(buckets) {
-            *spot = self.buckets.spot(hash, lookup(hash, bucket));
+    fn buckets_of(&self, times: &RangeInclusive<i64>) -> RangeInclusive<i64> {
+        self.bucket_of(*times.start())..=self.bucket_of(*times.end())
+    }
+
+    /// Looks for the bucket of a row of this side, and for those of the other side that it touches.
+    #[inline]
+    pub(super) fn look_ahead<W: Data>(&self, other: &Rows<K, W>, hash: u64, time: i64) -> Seen {
+        let mut others = [Spot::default(); TOUCHED];
+        for (spot, bucket) in others.iter_mut().zip(other.buckets_of(&self.around(time))) {
+            *spot = other.buckets.spot(hash, lookup(hash, bucket));
         }
-        spots
+        Seen { own: self.buckets.spot(hash, lookup(hash, self.bucket_of(time))), others }
     }
 
-    /// Has the ends of what buckets hold brought into the caches, which is elsewhere in memory if it is more than a row.
+    /// Has what these buckets hold brought into the caches, too.
     #[inline]
-    pub(super) fn prefetch(&self, hash: u64, spots: &[Spot]) {
+    pub(super) fn prefetch<W: Data>(&self, other: &Rows<K, W>, hash: u64, seen: &Seen) {
+        self.prefetch_ends(hash, &[seen.own]);
+        other.prefetch_ends(hash, &seen.others);
+    }
+
+    /// The ends of what buckets hold, which is elsewhere in memory if it is more than a row.
+    #[inline]
+    fn prefetch_ends(&self, hash: u64, spots: &[Spot]) {
         let buckets = spots.iter().filter_map(|spot| self.buckets.glance(*spot, hash));
         buckets.flat_map(|rows| rows.first().into_iter().chain(rows.last())).for_each(prefetch);
+    }
+
+    /// Joins a row with those of the other side that are there, and keeps it for those that come. Each pair is shown to `found`, with its key and its time.
+    /// Answers how many there are.
+    pub(super) fn meet<W: Data>(
+        &mut self,
+        other: &mut Rows<K, W>,
+        (hash, key): (u64, K),
+        time: i64,
+        value: V,
+        seen: Seen,
+        mut found: impl FnMut(&K, i64, &V, &W),
+    ) -> usize {
+        let (times, place) = (self.around(time), (hash, key));
+        let (key, pairs) = other.matching(place, times, seen.others, |key, at, matched| {
+            found(key, time.max(at), &value, matched);
+        });
+        self.put((hash, key), seen.own, time, value, pairs > 0);
+        pairs
     }
 
     /// Looks for the buckets that are over next.
@@ -162,14 +197,7 @@ impl<K: Data + Eq, V: Data> Rows<K, V> {
     }
 
     /// Keeps a row, which has been joined already or not; its bucket was looked for.
-    pub(super) fn put(
-        &mut self,
-        (hash, key): (u64, K),
-        spot: Spot,
-        time: i64,
-        value: V,
-        is_matched: bool,
-    ) {
+    fn put(&mut self, (hash, key): (u64, K), spot: Spot, time: i64, value: V, is_matched: bool) {
         let bucket = self.bucket_of(time);
         let place = (key, bucket);
         let entry = self.buckets.upsert_at(spot, hash, lookup(hash, bucket), place, Few::new);
@@ -191,15 +219,15 @@ impl<K: Data + Eq, V: Data> Rows<K, V> {
     }
 
     /// The rows of a key at these times, whose buckets were looked for, and which a row of the other side matches; notes that they are matched. Gives the key back, and how many there are.
-    pub(super) fn matching(
+    fn matching(
         &mut self,
         (hash, key): (u64, K),
         times: RangeInclusive<i64>,
-        spots: Around,
+        spots: [Spot; TOUCHED],
         mut found: impl FnMut(&K, i64, &V),
     ) -> (K, usize) {
         let (mut place, mut count) = ((key, 0), 0);
-        let buckets = self.bucket_of(*times.start())..=self.bucket_of(*times.end());
+        let buckets = self.buckets_of(&times);
         debug_assert!(buckets.clone().count() <= TOUCHED, "all of them were looked for");
         for (bucket, spot) in buckets.zip(spots) {
             place.1 = bucket;
